@@ -1,0 +1,220 @@
+"""``BlockDevice``, and the loop by which layers that only map share one way of reading.
+
+A layer either *maps* (byte range here is that byte range below, or zeros) or *transforms*
+(decompresses, decrypts). A mapping layer derives from `MappedDevice` and answers one question,
+`MappedDevice.extent`; clipping, joining, zeros and the descent to the bottom are written here.
+A transforming layer names itself as the source of the extents it must compute.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from guestctl.core.errors import EndOfDevice
+
+Buffer = bytes | memoryview
+
+# Chunks are never larger, so that memory stays flat and one buffer of zeros serves every hole.
+CHUNK_BYTES = 4 << 20
+_ZEROS = memoryview(bytes(CHUNK_BYTES))
+
+
+def zeros(length: int) -> Buffer:
+    """`length` zero bytes; up to `CHUNK_BYTES` they cost no memory of their own."""
+    return _ZEROS[:length] if length <= CHUNK_BYTES else bytes(length)
+
+
+class Extent(NamedTuple):
+    """Where a range of a device lies one layer down. All values are in bytes."""
+
+    start: int
+    length: int
+    source: BlockDevice | None  # None: zeros
+    source_offset: int = 0
+
+
+class Run(NamedTuple):
+    """Where a range of a device lies at the bottom of its stack. All values are in bytes.
+
+    ``source`` is a device that holds or computes the bytes itself, or None where they are zeros.
+    """
+
+    offset: int
+    length: int
+    source: BlockDevice | None
+    source_offset: int
+
+
+class BlockDevice(ABC):
+    """An array of ``size`` bytes that can be read at any offset, from any thread."""
+
+    size: int
+    sector_size: int = 512
+
+    @abstractmethod
+    def read(self, offset: int, length: int) -> Buffer:
+        """Exactly `length` bytes from `offset`; a read past the end raises `EndOfDevice`.
+
+        A `memoryview` is read-only and valid until the device is closed.
+        """
+
+    def runs(self, offset: int, length: int) -> Iterator[Run]:
+        """The range as runs, ascending, without gaps, neighbours joined."""
+        self.check_range(offset, length)
+        if length:
+            yield Run(offset, length, self, offset)
+
+    def close(self) -> None:  # noqa: B027 - most layers own nothing
+        """Release what this device opened; devices that were handed to it stay open."""
+
+    def check_range(self, offset: int, length: int) -> None:
+        """Raise `EndOfDevice` unless the range lies inside the device."""
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise EndOfDevice(offset=offset, length=length, size=self.size)
+
+    def chunks(self, offset: int, length: int) -> Iterator[tuple[Run, Buffer]]:
+        """The range's bytes in order, in buffers of at most `CHUNK_BYTES`, each with its run.
+
+        Where ``run.source`` is None the buffer is zeros, and a caller may make a hole instead.
+        """
+        for run in self.runs(offset, length):
+            done = 0
+            while done < run.length:
+                part = min(CHUNK_BYTES, run.length - done)
+                piece = Run(run.offset + done, part, run.source, run.source_offset + done)
+                if run.source is None:
+                    yield piece, zeros(part)
+                else:
+                    yield piece, run.source.read(piece.source_offset, part)
+                done += part
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class MappedDevice(BlockDevice):
+    """A device whose bytes lie elsewhere; a subclass says where, one extent at a time."""
+
+    @abstractmethod
+    def extent(self, offset: int) -> Extent:
+        """The extent that covers `offset` (which lies inside the device).
+
+        It may begin before `offset` and may end past the device; it must cover at least one byte.
+        ``source`` may be this device itself for bytes that must be computed: the subclass then
+        overrides `compute`, and ``source_offset`` equals ``start``.
+        """
+
+    def compute(self, offset: int, length: int) -> Buffer:
+        """The bytes of a range for which `extent` names this device as the source."""
+        raise AssertionError(f"{type(self).__name__} computes nothing")
+
+    def read(self, offset: int, length: int) -> Buffer:
+        self.check_range(offset, length)
+        if not length:
+            return b""
+        start, extent_length, source, source_offset = self.extent(offset)
+        skip = offset - start
+        if length <= extent_length - skip:
+            if source is None:
+                return zeros(length)
+            if source is self:
+                return self.compute(offset, length)
+            return source.read(source_offset + skip, length)
+        parts = []
+        end = offset + length
+        while True:
+            part = min(end - offset, extent_length - skip)
+            if source is None:
+                parts.append(zeros(part))
+            elif source is self:
+                parts.append(self.compute(offset, part))
+            else:
+                parts.append(source.read(source_offset + skip, part))
+            offset += part
+            if offset >= end:
+                return b"".join(parts)
+            start, extent_length, source, source_offset = self.extent(offset)
+            skip = offset - start
+
+    def runs(self, offset: int, length: int) -> Iterator[Run]:
+        self.check_range(offset, length)
+        return _joined(self._runs(offset, length))
+
+    def _runs(self, offset: int, length: int) -> Iterator[Run]:
+        end = offset + length
+        while offset < end:
+            start, extent_length, source, source_offset = self.extent(offset)
+            skip = offset - start
+            part = min(end - offset, extent_length - skip)
+            if source is None or source is self:
+                yield Run(offset, part, source, offset if source is self else 0)
+            else:
+                shift = offset - (source_offset + skip)
+                for run in source.runs(source_offset + skip, part):
+                    yield Run(run.offset + shift, run.length, run.source, run.source_offset)
+            offset += part
+
+
+def _joined(runs: Iterator[Run]) -> Iterator[Run]:
+    pending: Run | None = None
+    for run in runs:
+        if pending is None:
+            pending = run
+        elif run.source is pending.source and (
+            run.source is None or run.source_offset == pending.source_offset + pending.length
+        ):
+            pending = Run(pending.offset, pending.length + run.length, pending.source, pending.source_offset)
+        else:
+            yield pending
+            pending = run
+    if pending is not None:
+        yield pending
+
+
+class SliceDevice(BlockDevice):
+    """`size` bytes of `parent` from `start`; clipped to the parent where it ends early."""
+
+    def __init__(self, parent: BlockDevice, start: int, size: int) -> None:
+        if isinstance(parent, SliceDevice):
+            size = max(0, min(size, parent.size - start))
+            start, parent = start + parent.start, parent.parent
+        self.parent: BlockDevice = parent
+        self.start: int = start
+        self.size = max(0, min(size, parent.size - start))
+        self.sector_size = parent.sector_size
+
+    def read(self, offset: int, length: int) -> Buffer:
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise EndOfDevice(offset=offset, length=length, size=self.size)
+        return self.parent.read(self.start + offset, length)
+
+    def runs(self, offset: int, length: int) -> Iterator[Run]:
+        self.check_range(offset, length)
+        start = self.start
+        for run in self.parent.runs(start + offset, length):
+            yield Run(run.offset - start, run.length, run.source, run.source_offset)
+
+
+class MemoryDevice(BlockDevice):
+    """A device over bytes in memory."""
+
+    def __init__(self, data: bytes | bytearray | memoryview, sector_size: int = 512) -> None:
+        self._view = memoryview(data).toreadonly().cast("B")
+        self.size = len(self._view)
+        self.sector_size = sector_size
+
+    def read(self, offset: int, length: int) -> Buffer:
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise EndOfDevice(offset=offset, length=length, size=self.size)
+        return self._view[offset : offset + length]

@@ -1,0 +1,43 @@
+"""Progress of long operations: a protocol that any caller can implement."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Receives how far an operation is, in bytes or in items."""
+
+    def update(self, done: int, total: int | None) -> None:
+        """`done` so far, of `total`, or of an unknown total."""
+
+
+class NoProgress:
+    """Listens to nothing."""
+
+    def update(self, done: int, total: int | None) -> None:
+        pass
+
+
+@contextmanager
+def terminal_progress(description: str) -> Iterator[Progress]:
+    """A bar on standard error where that is a terminal, else nothing."""
+    if not sys.stderr.isatty():
+        yield NoProgress()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with RichProgress("{task.description}", *columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=None)
+
+        class _Bar:
+            def update(self, done: int, total: int | None) -> None:
+                bar.update(task, completed=done, total=total)
+
+        yield _Bar()

@@ -1,0 +1,37 @@
+"""One room per filesystem, and the table that finds them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Probe(NamedTuple):
+    """Content of a device that is told by a magic number.
+
+    ``type`` and ``usage`` are blkid's words. Where ``module`` is set, that room is imported and its
+    ``identify(device)`` gives an `Identity`, or None where the magic was an accident; its
+    ``open_filesystem(device, options)``, if the room has one, gives the `FileSystem`.
+    """
+
+    type: str
+    magics: tuple[tuple[int, bytes], ...]  # (offset in bytes, magic); any one will do
+    module: str | None = None
+    usage: str = "filesystem"
+
+
+PROBES = (
+    Probe("ext", ((0x438, b"\x53\xef"),), "ext4"),
+    Probe("vfat", ((510, b"\x55\xaa"), (0, b"\xeb"), (0, b"\xe9")), "fat"),
+    Probe("xfs", ((0, b"XFSB"),)),
+    Probe("btrfs", ((0x10040, b"_BHRfS_M"),)),
+    Probe("ntfs", ((3, b"NTFS    "),)),
+    Probe("exfat", ((3, b"EXFAT   "),)),
+    Probe("squashfs", ((0, b"hsqs"),)),
+    Probe("iso9660", ((0x8001, b"CD001"),)),
+    Probe("erofs", ((0x400, b"\xe2\xe1\xf5\xe0"),)),
+    Probe("swap", ((4086, b"SWAPSPACE2"), (65526, b"SWAPSPACE2")), usage="other"),
+    Probe("crypto_LUKS", ((0, b"LUKS\xba\xbe"),), usage="crypto"),
+    Probe("BitLocker", ((3, b"-FVE-FS-"),), usage="crypto"),
+    Probe("LVM2_member", tuple((sector * 512, b"LABELONE") for sector in range(4)), usage="raid"),
+    Probe("linux_raid_member", ((0, b"\xfc\x4e\x2b\xa9"), (4096, b"\xfc\x4e\x2b\xa9")), usage="raid"),
+)

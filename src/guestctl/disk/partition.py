@@ -1,0 +1,74 @@
+"""``PartitionTable``: the partitions of a disk, in whichever scheme it uses.
+
+The schemes are rooms in ``disk/partitions``: each has ``parse(device, sector_size)``, which gives
+a `PartitionTable`, or None where the scheme is not there at all.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+from guestctl.block import BlockDevice, SliceDevice
+from guestctl.core.errors import DetectionError
+from guestctl.disk.partitions import SCHEMES
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One partition. LBAs and ``size_sectors`` count logical sectors of ``sector_size`` bytes."""
+
+    number: int  # as the kernel numbers it; logical MBR partitions begin at 5
+    start_lba: int
+    size_sectors: int
+    sector_size: int
+    type: str  # GPT: the type GUID in lower case; MBR: the type byte as "0x83"
+    type_name: str | None  # for known types, in words
+    name: str | None = None  # GPT only
+    uuid: str | None = None  # PARTUUID, as the kernel and blkid print it
+    bootable: bool = False  # MBR: active; GPT: legacy BIOS bootable attribute
+    attributes: int = 0  # GPT attribute bits
+    extended: bool = False  # an MBR container of logical partitions
+
+    @property
+    def start(self) -> int:
+        """First byte on the disk."""
+        return self.start_lba * self.sector_size
+
+    @property
+    def size(self) -> int:
+        """Bytes, as the table says, even where the disk is shorter."""
+        return self.size_sectors * self.sector_size
+
+    def device(self, disk: BlockDevice) -> BlockDevice:
+        """The partition's bytes, clipped to the disk."""
+        return SliceDevice(disk, self.start, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionTable:
+    """The partitions of a disk in the order of their numbers."""
+
+    type: str  # "gpt" or "msdos", libguestfs's words
+    sector_size: int
+    partitions: tuple[Partition, ...]
+    uuid: str | None = None  # GPT disk GUID; MBR disk signature as eight hex digits
+    warnings: tuple[str, ...] = ()
+
+    @staticmethod
+    def detect(device: BlockDevice) -> PartitionTable | None:
+        """The table of `device`, or None where it has none. Raises `InvalidFormat` for a broken one."""
+        for scheme, sector_size in SCHEMES:
+            module = importlib.import_module(f"guestctl.disk.partitions.{scheme}")
+            table: PartitionTable | None = module.parse(device, sector_size)
+            if table is not None:
+                return table
+        return None
+
+    @staticmethod
+    def parse(device: BlockDevice) -> PartitionTable:
+        """The table of `device`; `DetectionError` where it has none."""
+        table = PartitionTable.detect(device)
+        if table is None:
+            raise DetectionError("no partition table")
+        return table

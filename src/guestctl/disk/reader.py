@@ -1,0 +1,178 @@
+"""``DiskReader``: any disk image at any location as a `BlockDevice`.
+
+The formats are rooms in ``disk/formats``; each derives its reader from `DiskReader` and stands as
+one line in that folder's table of probes. `ImageFile` is what a room gets: the bytes of the file,
+and the only way to open the other files it names.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from guestctl.block import BlockDevice, FileDevice
+from guestctl.core.errors import InvalidFormat, LocationRefused, UnsupportedFeature
+from guestctl.core.types import DiskFormat
+from guestctl.disk.formats import PROBES
+
+# qemu has no limit; a chain this long is a loop through links or an attack on memory.
+_MAX_CHAIN = 200
+
+
+class MapEntry(NamedTuple):
+    """A range of the virtual disk as ``qemu-img map`` describes it, in bytes."""
+
+    start: int
+    length: int
+    depth: int  # 0: this image, 1: its backing file, ...
+    present: bool  # some image of the chain allocates it
+    zero: bool  # reads as zeros
+    data: bool  # its bytes are stored somewhere
+    compressed: bool
+    offset: int | None = None  # in ``filename``, where the bytes lie there as they are
+    filename: str | None = None
+
+
+class DiskReader(BlockDevice):
+    """The virtual disk of an image. `open` finds the format; a format's room makes the instance."""
+
+    format: DiskFormat
+    path: str
+    backing: DiskReader | None = None
+    warnings: Sequence[str] = ()
+
+    @staticmethod
+    def open(
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        allow_dirs: Sequence[str | os.PathLike[str]] = (),
+        snapshot: str | None = None,
+    ) -> DiskReader:
+        """Open the image at `path`.
+
+        `format` (a `DiskFormat` value) skips probing. `allow_dirs` are directories, besides the
+        image's own, in which files that the image names may be opened. `snapshot` is the name or
+        id of an internal snapshot to read instead of the current state.
+
+        Raises ``OSError`` for the file itself, `InvalidFormat`, `UnsupportedFeature` and
+        `LocationRefused`.
+        """
+        path = os.fspath(path)
+        allowed = (
+            os.path.realpath(os.path.dirname(path) or "."),
+            os.path.dirname(os.path.realpath(path)),
+        )
+        image = ImageFile(
+            path=path,
+            device=FileDevice.open(path),
+            beside=allowed,
+            allow_dirs=tuple(os.path.realpath(os.fspath(directory)) for directory in allow_dirs),
+            chain=(os.path.realpath(path),),
+            snapshot=snapshot,
+        )
+        return image.reader(format)
+
+    def read_exact_at(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes from `offset`; `EndOfDevice` past the end."""
+        return bytes(self.read(offset, length))
+
+    @abstractmethod
+    def info(self) -> dict[str, Any]:
+        """What ``qemu-img info --output=json`` says, with its keys."""
+
+    @abstractmethod
+    def map(self) -> Iterator[MapEntry]:
+        """The whole disk in ascending order without gaps; neighbours that are alike are joined."""
+
+    def check(self) -> dict[str, Any]:
+        """What ``qemu-img check --output=json`` says, with its keys."""
+        raise UnsupportedFeature(f"{self.path}: {self.format} images have nothing to check", feature="check")
+
+    def measure_file(self) -> int:
+        """Bytes that the image file occupies on the host, as ``actual-size`` of ``qemu-img info``."""
+        status = os.stat(self.path)
+        return status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image file on the host, as a format's room sees it. `path` is as the user or the image wrote it."""
+
+    path: str
+    device: BlockDevice
+    beside: tuple[str, ...]
+    allow_dirs: tuple[str, ...]
+    chain: tuple[str, ...]
+    snapshot: str | None = None
+
+    def reader(self, format: str | None) -> DiskReader:
+        """The reader for this file, which owns `device` from here on."""
+        try:
+            module_name = _module_for(format) if format else probe(self.device)
+            module = importlib.import_module(f"guestctl.disk.formats.{module_name}")
+            reader: DiskReader = module.open_reader(self)
+        except BaseException:
+            self.device.close()
+            raise
+        return reader
+
+    def open_image(self, name: str, format: str | None, *, role: str) -> DiskReader:
+        """Open another image that this one names in its `role` (such as ``backing file``)."""
+        return self._neighbour(name, role).reader(format)
+
+    def open_file(self, name: str, *, role: str) -> BlockDevice:
+        """Open a file of plain bytes that this image names in its `role` (such as ``data file``)."""
+        return self._neighbour(name, role).device
+
+    def resolve(self, name: str) -> str:
+        """The host path that `name` means in this image."""
+        return os.path.join(os.path.dirname(self.path), name)
+
+    def _neighbour(self, name: str, role: str) -> ImageFile:
+        path = self.resolve(name)
+        real = os.path.realpath(path)
+        directory = os.path.dirname(real)
+        if directory not in self.beside and not any(_is_below(real, top) for top in self.allow_dirs):
+            raise LocationRefused(
+                f"{self.path}: its {role} {path!r} is not beside the image; allow it with --allow-dir {directory}",
+                location=path,
+            )
+        if real in self.chain:
+            raise InvalidFormat(f"{self.path}: its {role} {path!r} leads back to itself", structure=role, offset=0)
+        if len(self.chain) >= _MAX_CHAIN:
+            raise InvalidFormat(f"a chain of more than {_MAX_CHAIN} images", structure=role, offset=0)
+        return ImageFile(
+            path=path,
+            device=FileDevice.open(path),
+            beside=self.beside,
+            allow_dirs=self.allow_dirs,
+            chain=(*self.chain, real),
+        )
+
+
+def probe(device: BlockDevice) -> str:
+    """The name of the room whose magic `device` carries; ``raw`` where none does."""
+    for candidate in PROBES:
+        if candidate.magic is None:
+            return candidate.name
+        end = candidate.offset + len(candidate.magic)
+        if end <= device.size and device.read(candidate.offset, len(candidate.magic)) == candidate.magic:
+            return candidate.name
+    raise AssertionError("the last probe has no magic")
+
+
+def _module_for(format: str) -> str:
+    for candidate in PROBES:
+        if candidate.name == format:
+            return candidate.name
+    known = ", ".join(candidate.name for candidate in PROBES)
+    raise UnsupportedFeature(f"unknown image format {format!r} (known: {known})", feature=format)
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return os.path.commonpath((path, directory)) == directory

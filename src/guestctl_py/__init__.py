@@ -1,0 +1,1 @@
+"""The names that hyper2kvm imports."""
