@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -28,3 +29,16 @@ class Firmware(StrEnum):
 
     BIOS = "bios"
     UEFI = "uefi"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestIdentity:
+    """Which system a guest is. What is not known is None."""
+
+    os_type: GuestType
+    os_name: str | None = None  # as the system calls itself
+    os_version: str | None = None
+    architecture: str | None = None
+    firmware: Firmware | None = None
+    init_system: str | None = None
+    distro: str | None = None

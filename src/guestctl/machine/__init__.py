@@ -1,1 +1,6 @@
-""""""
+"""``Machine``: the disks of one virtual machine, assembled into devices and mount points."""
+
+from guestctl.machine.machine import Disk, FoundFilesystem, Guest, Machine
+from guestctl.machine.tree import MountTree
+
+__all__ = ["Disk", "FoundFilesystem", "Guest", "Machine", "MountTree"]

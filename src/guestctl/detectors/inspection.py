@@ -1,0 +1,109 @@
+"""``inspect`` and ``GuestDetector``: every detector over every guest of a machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from guestctl.core.errors import DetectionError, GuestctlError
+from guestctl.core.types import Firmware, GuestIdentity, GuestType
+from guestctl.detectors import report
+from guestctl.detectors.firmware import detect_firmware
+from guestctl.detectors.linux import DETECTORS
+from guestctl.detectors.packages import applications, package_system
+from guestctl.disk.filesystem import FileSystem
+from guestctl.machine import Guest, Machine
+
+
+def inspect(machine: Machine, *, with_applications: bool = True) -> report.Report:
+    """Everything that ``guestctl inspect`` shows of `machine`."""
+    guests = [_inspect_guest(machine, guest, with_applications) for guest in machine.guests()]
+    return report.Report(
+        images=[
+            report.Image(
+                device=disk.name,
+                path=disk.reader.path,
+                format=disk.reader.format.value,
+                virtual_size=disk.reader.size,
+                partition_table=disk.table.type if disk.table else None,
+            )
+            for disk in machine.disks
+        ],
+        filesystems=[_filesystem(machine, device) for device in machine.devices],
+        guests=guests,
+        warnings=machine.all_warnings(),
+    )
+
+
+def _filesystem(machine: Machine, device: str) -> report.Filesystem:
+    identity = machine.identity(device)
+    usage = machine.usage(device) if identity and identity.usage == "filesystem" else None
+    return report.Filesystem(
+        device=device,
+        type=identity.type if identity else "unknown",
+        label=identity.label if identity else None,
+        uuid=identity.uuid if identity else None,
+        size=machine.devices[device].size,
+        used=usage.used if usage else None,
+    )
+
+
+def _inspect_guest(machine: Machine, guest: Guest, with_applications: bool) -> report.Guest:
+    found = report.Guest(
+        root=guest.root,
+        type=GuestType.LINUX.value,
+        mountpoints=guest.mountpoints,
+        filesystems=sorted(set(guest.mountpoints.values())),
+    )
+
+    detectors: dict[str, Callable[[FileSystem[Any], report.Guest], None]] = {
+        **DETECTORS,
+        "packages": lambda tree, found: _packages(tree, found, with_applications),
+        "firmware": lambda _, found: _firmware(machine, found),
+    }
+    for name, detect in detectors.items():
+        try:
+            detect(guest.tree, found)
+        except (GuestctlError, OSError) as error:
+            machine.warnings.append(f"{guest.root}: {name}: {error}")
+    return found
+
+
+def _packages(tree: FileSystem[Any], found: report.Guest, with_applications: bool) -> None:
+    found.package_format, found.package_management = package_system(tree, found.distro)
+    if with_applications:
+        found.applications = applications(tree, found.package_format)
+
+
+def _firmware(machine: Machine, found: report.Guest) -> None:
+    found.firmware = detect_firmware(machine)
+
+
+class GuestDetector:
+    """The system on an image, in the few words that a migration tool needs."""
+
+    def detect_from_image(
+        self, image: str | os.PathLike[str], *more: str | os.PathLike[str], **how: Any
+    ) -> GuestIdentity:
+        """The first guest on the image; `more` disks and `how` are `Machine.open`'s. `DetectionError` if none."""
+        with Machine.open(image, *more, **how) as machine:
+            return self.detect(machine)
+
+    def detect(self, machine: Machine) -> GuestIdentity:
+        """The first guest of an open machine; `DetectionError` where there is none."""
+        found = inspect(machine, with_applications=False)
+        if not found.guests:
+            reasons = "; ".join(found.warnings)
+            raise DetectionError("no operating system found" + (f" ({reasons})" if reasons else ""))
+        guest = found.guests[0]
+        version = [str(part) for part in (guest.major_version, guest.minor_version) if part is not None]
+        return GuestIdentity(
+            os_type=GuestType(guest.type),
+            os_name=guest.product_name,
+            os_version=".".join(version) or None,
+            architecture=guest.arch,
+            firmware=Firmware(guest.firmware) if guest.firmware else None,
+            init_system=guest.init_system,
+            distro=guest.distro,
+        )

@@ -1,0 +1,40 @@
+"""``/etc/fstab``, as fstab(5) and getmntent(3) describe it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+
+class FstabEntry(NamedTuple):
+    """One line. ``spec`` and ``mountpoint`` are unescaped; ``mountpoint`` is absolute."""
+
+    spec: str
+    mountpoint: str
+    type: str
+    options: tuple[str, ...]
+
+
+def parse_fstab(text: str) -> Iterator[FstabEntry]:
+    """The lines that mount something from a device on a path."""
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) < 3 or fields[0].startswith("#"):
+            continue
+        spec, mountpoint, type_ = (_unescape(field) for field in fields[:3])
+        if not mountpoint.startswith("/") or type_ == "swap" or not _names_device(spec):
+            continue
+        options = tuple(fields[3].split(",")) if len(fields) > 3 else ()
+        if "bind" in options or "rbind" in options:
+            continue
+        yield FstabEntry(spec, "/" + mountpoint.strip("/"), type_, options)
+
+
+def _names_device(spec: str) -> bool:
+    return spec.startswith("/dev/") or spec.split("=")[0] in ("UUID", "LABEL", "PARTUUID", "PARTLABEL")
+
+
+def _unescape(field: str) -> str:
+    """Spaces and the like are written in octal: ``\\040``."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8) & 0xFF), field)
