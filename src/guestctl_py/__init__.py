@@ -1,1 +1,41 @@
-"""The names that hyper2kvm imports."""
+"""The names that hyper2kvm imports, under the module name it imports them from."""
+
+from guestctl import __version__
+from guestctl.core.errors import (
+    CommandFailed,
+    ConversionError,
+    DetectionError,
+    GuestctlError,
+    InvalidFormat,
+    KeyRequired,
+    LocationRefused,
+    UnsupportedFeature,
+)
+from guestctl.core.retry import retry
+from guestctl.core.types import DiskFormat, Firmware, GuestIdentity, GuestType
+from guestctl.detectors import GuestDetector
+from guestctl.disk import DiskReader, FileSystem, Partition, PartitionTable
+from guestctl.machine import Machine
+
+__all__ = [
+    "CommandFailed",
+    "ConversionError",
+    "DetectionError",
+    "DiskFormat",
+    "DiskReader",
+    "FileSystem",
+    "Firmware",
+    "GuestDetector",
+    "GuestIdentity",
+    "GuestType",
+    "GuestctlError",
+    "InvalidFormat",
+    "KeyRequired",
+    "LocationRefused",
+    "Machine",
+    "Partition",
+    "PartitionTable",
+    "UnsupportedFeature",
+    "__version__",
+    "retry",
+]

@@ -251,13 +251,14 @@ class FileSystem(ABC, Generic[N]):
 
     def listdir(self, path: StrPath = "/") -> list[str]:
         """As ``os.listdir``."""
-        return [name for name, _, _ in self.node_entries(self._directory(os.fspath(path)))]
+        path = os.fspath(path)
+        return [name for name, _, _ in _checked_names(path, self.node_entries(self._directory(path)))]
 
     def scandir(self, path: StrPath = "/") -> Iterator[DirEntry]:
         """As ``os.scandir``."""
         path = os.fspath(path)
         base = path.rstrip("/") + "/"
-        for name, node, kind in self.node_entries(self._directory(path)):
+        for name, node, kind in _checked_names(path, self.node_entries(self._directory(path))):
             yield DirEntry(self, node, name, base + name, kind)
 
     def _directory(self, path: str) -> N:
@@ -330,7 +331,7 @@ class FileSystem(ABC, Generic[N]):
         self, path: str, node: N, onerror: Callable[[WalkError], None] | None, sort: bool
     ) -> Iterator[tuple[str, N, int]]:
         try:
-            entries = list(self.node_entries(node))
+            entries = _checked_names(path, self.node_entries(node), onerror)
         except (InvalidFormat, UnsupportedFeature) as error:
             _report(path, error, onerror)
             return iter(())
@@ -461,6 +462,19 @@ def _candidates(device: BlockDevice) -> Iterator[Probe]:
 
 def _room(candidate: Probe) -> Any:
     return importlib.import_module(f"guestctl.disk.filesystems.{candidate.module}")
+
+
+def _checked_names(
+    path: str, entries: Iterable[tuple[str, N, int]], onerror: Callable[[WalkError], None] | None = None
+) -> list[tuple[str, N, int]]:
+    """The entries; one whose name could be taken for a path is corruption, as the kernel has it."""
+    entries = list(entries)
+    if "/" not in "".join([entry[0] for entry in entries]):
+        return entries
+    bad = [entry for entry in entries if "/" in entry[0]]
+    for name, _, _ in bad:
+        _report(path, InvalidFormat(f"{name!r} is no file name", structure="directory entry", offset=0), onerror)
+    return [entry for entry in entries if "/" not in entry[0]]
 
 
 def _report(path: str, error: Exception, onerror: Callable[[WalkError], None] | None) -> None:

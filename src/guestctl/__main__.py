@@ -1,0 +1,5 @@
+"""``python -m guestctl``."""
+
+from guestctl.cli import main
+
+main()

@@ -1,0 +1,148 @@
+"""Options that several commands share, and the opening of what they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from guestctl.disk.filesystem import FileSystem
+    from guestctl.disk.reader import DiskReader
+    from guestctl.machine import Machine
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """How one image is to be opened."""
+
+    format: str | None
+    allow_dirs: tuple[str, ...]
+
+    def open(self, path: str, *, snapshot: str | None = None) -> DiskReader:
+        from guestctl.disk.reader import DiskReader
+
+        return DiskReader.open(path, format=self.format, allow_dirs=self.allow_dirs, snapshot=snapshot)
+
+
+class Tree(NamedTuple):
+    """The files that a command works on, and the machine that they are part of."""
+
+    filesystem: FileSystem[Any]
+    machine: Machine
+
+
+@dataclass(frozen=True, slots=True)
+class GuestOptions(ImageOptions):
+    """How the disks of a guest are to be opened."""
+
+    add: tuple[str, ...]
+    ignore_checksums: bool
+
+    @contextmanager
+    def machine(self, image: str, *more: str) -> Iterator[Machine]:
+        from guestctl.disk.filesystem import Options
+        from guestctl.machine import Machine
+
+        options = Options(ignore_checksums=self.ignore_checksums)
+        images = (image, *more, *self.add)
+        with Machine.open(*images, format=self.format, allow_dirs=self.allow_dirs, options=options) as machine:
+            yield machine
+
+
+@dataclass(frozen=True, slots=True)
+class TreeOptions(GuestOptions):
+    """Which files of the guest are meant."""
+
+    mount: str | None
+
+    @contextmanager
+    def tree(self, image: str) -> Iterator[Tree]:
+        """The guest's tree, or the one filesystem that ``-m`` names. Warnings go to standard error."""
+        from guestctl.cli.output import warn
+
+        with self.machine(image) as machine:
+            try:
+                yield Tree(_choose(machine, self.mount), machine)
+            finally:
+                for warning in machine.all_warnings():
+                    warn(warning)
+
+
+def _choose(machine: Machine, device: str | None) -> FileSystem[Any]:
+    from guestctl.core.errors import DetectionError
+
+    if device is not None:
+        return machine.filesystem(machine.find_device(device) or device)
+    guests = machine.guests()
+    if len(guests) == 1:
+        return guests[0].tree
+    if guests:
+        roots = ", ".join(guest.root for guest in guests)
+        raise DetectionError(f"more than one operating system; choose a filesystem with -m ({roots})")
+    readable = [found.device for found in machine.found() if found.identity and found.identity.usage == "filesystem"]
+    if len(readable) == 1:
+        return machine.filesystem(readable[0])
+    if readable:
+        raise DetectionError(f"no operating system; choose a filesystem with -m ({', '.join(readable)})")
+    raise DetectionError("no filesystem that guestctl knows")
+
+
+_image_options = (
+    click.option("--format", metavar="FMT", help="The image's format; without it the format is probed."),
+    click.option(
+        "--allow-dir",
+        "allow_dirs",
+        metavar="DIR",
+        multiple=True,
+        help="Also open backing and data files below DIR, not only beside the image.",
+    ),
+)
+_guest_options = (
+    click.option("--ignore-checksums", is_flag=True, help="Read metadata whose checksum is wrong."),
+    *_image_options,
+)
+_mount_option = click.option(
+    "-m", "--mount", metavar="DEVICE", help="One filesystem, such as /dev/sda1, instead of the guest's tree."
+)
+
+
+def image_options(function: F) -> F:
+    """``--format`` and ``--allow-dir``, as the argument `options`."""
+    return _collected(function, ImageOptions, _image_options)
+
+
+def guest_options(function: F) -> F:
+    """Those, ``-a`` and ``--ignore-checksums``, as the argument `options`."""
+    return _collected(function, GuestOptions, (_add_option("-a", "--add"), *_guest_options))
+
+
+def tree_options(*add_names: str) -> Callable[[F], F]:
+    """Those and ``-m``, as the argument `options`; `add_names` where ``-a`` means something else."""
+    decorators = (_add_option(*(add_names or ("-a", "--add"))), _mount_option, *_guest_options)
+    return lambda function: _collected(function, TreeOptions, decorators)
+
+
+def _add_option(*names: str) -> Callable[[Any], Any]:
+    return click.option(*names, "add", metavar="IMAGE", multiple=True, help="A further disk of the same machine.")
+
+
+def _collected(function: F, kind: type[ImageOptions], decorators: tuple[Callable[[Any], Any], ...]) -> F:
+    names = [field.name for field in fields(kind)]
+
+    @wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        values = {name: kwargs.pop(name) for name in names}
+        return function(*args, options=kind(**values), **kwargs)
+
+    for decorator in reversed(decorators):
+        wrapper = decorator(wrapper)
+    return wrapper  # type: ignore[return-value]

@@ -1,0 +1,40 @@
+"""``guestctl tar-out``."""
+
+from __future__ import annotations
+
+import click
+
+from guestctl.cli.options import TreeOptions, tree_options
+
+
+@click.command("tar-out")
+@click.argument("image")
+@click.argument("path")
+@click.argument("file", metavar="FILE|-")
+@tree_options()
+def command(image: str, path: str, file: str, options: TreeOptions) -> int:
+    """Write PATH of the guest as the tar archive FILE, or to standard output for ``-``.
+
+    The archive holds what tar --xattrs --numeric-owner of a mount would, names beginning with ./.
+    """
+    import os
+    import sys
+
+    from guestctl.cli.records import FailureCount
+    from guestctl.disk.tar import write_tar
+
+    failures = FailureCount()
+    with options.tree(image) as (tree, _):
+        if file == "-":
+            write_tar(tree, path, sys.stdout.buffer, onerror=failures)
+            return failures.exit_status
+        tree.resolve(path)
+        partial = f"{file}.guestctl-{os.getpid()}"
+        try:
+            with open(partial, "xb") as stream:
+                write_tar(tree, path, stream, onerror=failures)
+            os.replace(partial, file)
+        finally:
+            if os.path.lexists(partial):
+                os.unlink(partial)
+    return failures.exit_status
