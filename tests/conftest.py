@@ -27,7 +27,7 @@ def run() -> Run:
         tool = os.fspath(argv[0])
         if shutil.which(tool) is None:
             pytest.skip(f"needs {tool}")
-        done = subprocess.run(list(map(os.fspath, argv)), input=input, capture_output=True, text=True)
+        done = subprocess.run([os.fspath(word) for word in argv], input=input, capture_output=True, text=True)
         assert done.returncode == 0, f"{argv}: {done.stderr}"
         return done.stdout
 

@@ -289,7 +289,7 @@ class FileSystem(ABC, Generic[N]):
     ) -> Iterator[tuple[str, N, FileStat]]:
         """Everything from `top` down: (path, node, attributes), a directory before what it holds.
 
-        With `sort` the paths ascend by their bytes. `onerror` receives what cannot be read, and
+        With `sort` the paths of files ascend by their bytes. `onerror` receives what cannot be read, and
         the walk goes on; without it the walk raises. A directory that holds itself is an error.
         """
         top = os.fspath(top)
