@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from bisect import bisect_left
 from typing import IO
@@ -110,6 +109,8 @@ class _PageStore(BlockDevice):
     def allocate(self) -> int:
         slot = self.size // _PAGE_BYTES
         if self._file is None and self.size >= self._memory_limit:
+            import tempfile
+
             self._file = tempfile.TemporaryFile(prefix="guestctl-overlay-")
             for segment in self._segments:
                 self._file.write(segment)
