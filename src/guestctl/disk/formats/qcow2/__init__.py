@@ -1,0 +1,39 @@
+"""qcow2, the image format of qemu (``docs/interop/qcow2.txt``), versions 2 and 3.
+
+======================================  ==================================================
+clusters of 512 bytes to 2 MiB          read
+zero clusters, plain and preallocated   read
+extended L2 entries (subclusters)       read
+compressed clusters, deflate and zstd   read
+backing chains, qcow2 and raw           read; names over a network protocol refused
+external data files, raw or not         read
+internal snapshots                      read, each with its own disk size
+refcounts of 1 to 64 bits               checked
+dirty and corrupt bits                  read, with a warning
+persistent bitmaps                      listed and checked, their bits not read
+encryption (LUKS, legacy AES)           described; reading raises
+unknown incompatible features           refused by name
+======================================  ==================================================
+"""
+
+from __future__ import annotations
+
+from guestctl.disk.formats.qcow2.header import read_header
+from guestctl.disk.formats.qcow2.reader import Qcow2Reader
+from guestctl.disk.reader import DiskReader, ImageFile
+
+
+def open_reader(image: ImageFile, *, metadata_only: bool = False) -> DiskReader:
+    """The reader of a qcow2 image.
+
+    `metadata_only` opens neither the backing file nor the external data file, as ``qemu-img info``
+    does: they may be missing or refused. Only ``info`` and ``check`` work then.
+    """
+    reader = Qcow2Reader(image, *read_header(image.device))
+    if not metadata_only:
+        try:
+            reader.open_files()
+        except BaseException:
+            reader.close()
+            raise
+    return reader

@@ -1,0 +1,264 @@
+"""``Qcow2Reader``: the virtual disk of a qcow2 file, its backing chain and its external data file."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from guestctl.block.device import BlockDevice, Buffer, Extent, MappedDevice
+from guestctl.core.errors import GuestctlError, InvalidFormat, KeyRequired, UnsupportedFeature
+from guestctl.core.types import DiskFormat
+from guestctl.disk.formats.qcow2 import layout
+from guestctl.disk.formats.qcow2.clusters import ClusterMap, Kind, Mapping
+from guestctl.disk.formats.qcow2.compression import DecompressionError, decompressor
+from guestctl.disk.formats.qcow2.filenames import parse_reference
+from guestctl.disk.formats.qcow2.header import Extensions, Header, check_l1_location
+from guestctl.disk.formats.qcow2.layout import Incompatible
+from guestctl.disk.formats.qcow2.snapshots import find_snapshot, read_snapshots
+from guestctl.disk.reader import DiskReader, ImageFile, MapEntry
+
+_CACHE_BYTES = 16 << 20  # of decompressed clusters
+_EVERY_BIT = -1
+
+
+class Resolved(NamedTuple):
+    """What holds a guest offset: the first image of the chain that says something of it.
+
+    ``mapping.kind`` is `Kind.UNALLOCATED` where no qcow2 image does; ``below`` is then the image of
+    another format that holds the bytes, or None for zeros. ``stop`` is where this ends to hold.
+    """
+
+    level: Qcow2Reader
+    depth: int
+    mapping: Mapping
+    below: DiskReader | None
+    stop: int
+
+
+class Qcow2Reader(DiskReader, MappedDevice):
+    """A qcow2 image, read-only.
+
+    Metadata lies in the file that ``image`` opened; `open_files` opens the others. Until then only
+    what needs the header and the tables of this file works: `info`, `check`.
+    """
+
+    format = DiskFormat.QCOW2
+
+    def __init__(self, image: ImageFile, header: Header, extensions: Extensions) -> None:
+        self.image = image
+        self.path = image.path
+        self.file = image.device
+        self.header = header
+        self.extensions = extensions
+        self.size = header.size
+        self.data: BlockDevice | None = None if header.has_data_file else image.device
+        self.data_path: str | None = None if header.has_data_file else image.path
+        self.warnings = tuple(_warnings(header, extensions, image.path))
+        l1_offset, l1_size = header.l1_table_offset, header.l1_size
+        if image.snapshot is not None:
+            l1_offset, l1_size = self._select_snapshot(image.snapshot)
+        self.clusters = ClusterMap(image.device, header, l1_offset, l1_size)
+        self._complete = False
+        self._slices = self.clusters.slices
+        self._slice_bits = self.clusters.slice_bits
+        self._slice_mask = (1 << self._slice_bits) - 1
+        self._cluster_bits = header.cluster_bits
+        self._cluster_size = header.cluster_size
+        self._not_plain = _not_plain(header)
+        self._decompress = decompressor(header.compression_type, header.cluster_size)
+        self._decompressed: dict[int, bytes] = {}
+        self._lock = threading.Lock()
+
+    def open_files(self) -> None:
+        """Open the external data file and the backing chain."""
+        if self.header.has_data_file:
+            name = self.extensions.data_file
+            if name is None:
+                raise UnsupportedFeature(
+                    f"{self.path}: the header does not name the external data file", feature="external data file"
+                )
+            reference = parse_reference(name, None)
+            self.data = self.image.open_file(reference.path, role="data file")
+            self.data_path = self.image.resolve(reference.path)
+        if self.extensions.backing_file is not None:
+            reference = parse_reference(self.extensions.backing_file, self.extensions.backing_format)
+            self.backing = self.image.open_image(reference.path, reference.format, role="backing file")
+        self._complete = True
+
+    def read(self, offset: int, length: int) -> Buffer:
+        # The fast path, for small reads: one plain cluster of this file, whose L2 slice is at hand.
+        cluster = offset >> self._cluster_bits
+        part = self._slices.get(cluster >> self._slice_bits)
+        if part is not None and offset + length <= self.size:
+            index = cluster & self._slice_mask
+            entry = part.entries[index]
+            skip = offset & self._cluster_size - 1
+            if skip + length <= self._cluster_size:
+                host_offset = entry & layout.L2_OFFSET_MASK
+                if (
+                    host_offset
+                    and not entry & self._not_plain
+                    and host_offset + skip + length <= self.file.size
+                    and (part.bitmaps is None or part.bitmaps[index] == layout.ALL_ALLOCATED)
+                ):
+                    return self.file.read(host_offset + skip, length)
+                content = self._decompressed.get(cluster)
+                if content is not None and length >= 0:
+                    return memoryview(content)[skip : skip + length]
+        return super().read(offset, length)
+
+    def extent(self, offset: int) -> Extent:
+        self._require_content()
+        level, _, mapping, below, stop = self.resolve(offset)
+        if below is not None:
+            return Extent(offset, stop - offset, below, offset)
+        if mapping.kind is Kind.DATA:
+            return level._stored(offset, mapping, stop)
+        if mapping.kind is Kind.COMPRESSED:
+            level._require_content()
+            return Extent(offset, stop - offset, level, offset)
+        return Extent(offset, stop - offset, None)
+
+    def resolve(self, offset: int) -> Resolved:
+        """Which image of the chain holds `offset`, and how."""
+        level, depth, stop = self, 0, self.size
+        while True:
+            mapping = level.clusters.locate(offset)
+            stop = min(stop, mapping.start + mapping.length)
+            if mapping.kind is not Kind.UNALLOCATED:
+                return Resolved(level, depth, mapping, None, stop)
+            backing = level.backing
+            # "If the backing file is smaller than the image, they shall read zeros for all parts
+            # that are not covered": also where a larger image lies below the smaller one.
+            if backing is None or offset >= backing.size:
+                return Resolved(level, depth, mapping, None, stop)
+            stop = min(stop, backing.size)
+            depth += 1
+            if not isinstance(backing, Qcow2Reader):
+                return Resolved(level, depth, mapping, backing, stop)
+            level = backing
+
+    def compute(self, offset: int, length: int) -> Buffer:
+        bits = self._cluster_bits
+        first, last = offset >> bits, offset + length - 1 >> bits
+        skip = offset & self._cluster_size - 1
+        if first == last:
+            return memoryview(self._content(first, keep=True))[skip : skip + length]
+        parts: list[Buffer] = [self._content(cluster, keep=False) for cluster in range(first + 1, last)]
+        parts.insert(0, memoryview(self._content(first, keep=skip > 0))[skip:])
+        rest = offset + length - (last << bits)
+        parts.append(memoryview(self._content(last, keep=rest < self._cluster_size))[:rest])
+        return b"".join(parts)
+
+    def info(self) -> dict[str, Any]:
+        from guestctl.disk.formats.qcow2.info import image_info
+
+        return image_info(self)
+
+    def map(self) -> Iterator[MapEntry]:
+        from guestctl.disk.formats.qcow2.map import map_entries
+
+        if not self._complete:
+            raise self._refusal()
+        return map_entries(self)
+
+    def check(self) -> dict[str, Any]:
+        from guestctl.disk.formats.qcow2.check import check_image
+
+        return check_image(self)
+
+    def close(self) -> None:
+        self._decompressed.clear()
+        if self.backing is not None:
+            self.backing.close()
+        if self.data is not None and self.data is not self.file:
+            self.data.close()
+        self.file.close()
+
+    def _select_snapshot(self, wanted: str) -> tuple[int, int]:
+        """Offset and entries of the snapshot's L1 table; sets ``size`` to its disk's."""
+        snapshots, _ = read_snapshots(self.file, self.header)
+        snapshot = find_snapshot(snapshots, wanted)
+        if snapshot.disk_size >= 1 << 63:
+            raise InvalidFormat(
+                f"snapshot {wanted!r} has a disk of {snapshot.disk_size:#x} bytes",
+                structure="snapshot table",
+                offset=self.header.snapshots_offset,
+            )
+        check_l1_location(self.header, snapshot.l1_table_offset, snapshot.l1_size, self.file.size)
+        self.size = snapshot.disk_size & -512
+        return snapshot.l1_table_offset, snapshot.l1_size
+
+    def _require_content(self) -> None:
+        """Raise where the bytes of the disk cannot be had."""
+        if self._complete and not self.header.crypt_method:
+            return
+        raise self._refusal()
+
+    def _refusal(self) -> GuestctlError:
+        if self.header.crypt_method == layout.CRYPT_LUKS:
+            return KeyRequired(f"{self.path}: the image is encrypted (LUKS)", device=self.path)
+        if self.header.crypt_method == layout.CRYPT_AES:
+            return UnsupportedFeature(f"{self.path}: qcow2's legacy AES encryption", feature="AES encryption")
+        return UnsupportedFeature(f"{self.path}: opened for its metadata only", feature="reading")
+
+    def _stored(self, offset: int, mapping: Mapping, stop: int) -> Extent:
+        """Clusters that are stored as they are; the last may end past the file, and then in zeros."""
+        self._require_content()
+        assert self.data is not None
+        host_offset = mapping.host_offset + offset - mapping.start
+        available = self.data.size - host_offset
+        if available >= stop - offset:
+            return Extent(offset, stop - offset, self.data, host_offset)
+        if available > 0:
+            return Extent(offset, available, self.data, host_offset)
+        inside = offset & self._cluster_size - 1
+        if inside + available > 0:  # the cluster begins before the end of the file
+            return Extent(offset, min(stop - offset, self._cluster_size - inside), None)
+        raise InvalidFormat(
+            f"guest offset {offset:#x} lies outside the file ({self.data.size} bytes)",
+            structure="data cluster",
+            offset=host_offset - inside,
+        )
+
+    def _content(self, cluster: int, *, keep: bool) -> bytes:
+        """The content of a compressed cluster."""
+        content = self._decompressed.get(cluster)
+        if content is not None:
+            return content
+        start, length = self.clusters.compressed_cluster(cluster)
+        length = min(length, self.file.size - start)
+        if length <= 0:
+            raise _invalid_cluster(f"outside the file ({self.file.size} bytes)", cluster, start)
+        try:
+            content = self._decompress(self.file.read(start, length))
+        except DecompressionError as error:
+            raise _invalid_cluster(str(error), cluster, start) from error
+        if keep:
+            with self._lock:
+                while len(self._decompressed) >= _CACHE_BYTES >> self._cluster_bits:
+                    del self._decompressed[next(iter(self._decompressed))]
+                self._decompressed[cluster] = content
+        return content
+
+
+def _not_plain(header: Header) -> int:
+    """The bits of an L2 entry, any of which keeps a read from the fast path."""
+    if header.has_data_file or header.crypt_method:
+        return _EVERY_BIT
+    zero_flag = 0 if header.extended_l2 else layout.OFLAG_ZERO
+    return layout.OFLAG_COMPRESSED | zero_flag | layout.L2_OFFSET_MASK & header.cluster_size - 1
+
+
+def _invalid_cluster(message: str, cluster: int, offset: int) -> InvalidFormat:
+    return InvalidFormat(f"{message} (guest cluster {cluster})", structure="compressed cluster", offset=offset)
+
+
+def _warnings(header: Header, extensions: Extensions, path: str) -> Iterator[str]:
+    if header.incompatible_features & Incompatible.DIRTY:
+        yield f"{path}: not closed properly; its reference counts may be wrong, its content is not affected"
+    if header.incompatible_features & Incompatible.CORRUPT:
+        yield f"{path}: marked as corrupt; what is read from it may be wrong"
+    if extensions.bitmaps is not None and not header.autoclear_features & layout.AUTOCLEAR_BITMAPS:
+        yield f"{path}: its bitmaps are inconsistent and ignored"
