@@ -24,6 +24,7 @@ def check_device(device: BlockDevice, flat: bytes, *, seed: int = 0, rounds: int
         assert bytes(device.read(offset, length)) == expected
         check_runs(device, offset, length, expected)
         assert b"".join(bytes(buffer) for _, buffer in device.chunks(offset, length)) == expected
+        assert b"".join(device.buffers(offset, length)) == expected
     for offset, length in ((-1, 1), (0, len(flat) + 1), (len(flat), 1), (1 << 63, 1), (0, -1)):
         with pytest.raises(EndOfDevice):
             device.read(offset, length)

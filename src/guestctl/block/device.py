@@ -19,6 +19,8 @@ Buffer = bytes | memoryview
 
 # Chunks are never larger, so that memory stays flat and one buffer of zeros serves every hole.
 CHUNK_BYTES = 4 << 20
+# Up to here one read costs less than finding the runs.
+_SMALL_BYTES = 256 << 10
 _ZEROS = memoryview(bytes(CHUNK_BYTES))
 
 
@@ -90,6 +92,14 @@ class BlockDevice(ABC):
                 else:
                     yield piece, run.source.read(piece.source_offset, part)
                 done += part
+
+    def buffers(self, offset: int, length: int) -> Iterator[Buffer]:
+        """The range's bytes in order, in buffers of at most `CHUNK_BYTES`, for who does not ask about holes."""
+        if length <= _SMALL_BYTES:
+            yield self.read(offset, length)
+        else:
+            for _, buffer in self.chunks(offset, length):
+                yield buffer
 
     def __enter__(self) -> Self:
         return self

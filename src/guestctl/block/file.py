@@ -13,9 +13,11 @@ from typing import Self
 from guestctl.block.device import BlockDevice, Buffer, Run
 from guestctl.core.errors import EndOfDevice
 
-# From here on copying out of the page cache costs no more than faulting pages in, and a bulk read
-# does not grow the resident set to the size of the image.
-_BULK_BYTES = 32 << 10
+# From here on copying out of the page cache costs no more than faulting pages in.
+_BULK_BYTES = 8 << 10
+# Each read of the map makes up to 64 KiB resident (the kernel maps neighbours too): let go of them
+# after so many reads, or a long walk would grow the process to the size of the metadata.
+_READS_BEFORE_RELEASE = 512
 # A hole shorter than this is not worth the system calls that find it.
 _MIN_HOLE_BYTES = 256 << 10
 
@@ -34,6 +36,7 @@ class FileDevice(BlockDevice):
         self._fd = fd
         self._map: mmap.mmap | None = None
         self._view: memoryview | None = None
+        self._reads = 0
         self._lock = threading.Lock()
         if mapped and size:
             try:
@@ -66,8 +69,16 @@ class FileDevice(BlockDevice):
         if offset < 0 or length < 0 or end > self.size:
             raise EndOfDevice(offset=offset, length=length, size=self.size)
         if self._view is not None and length < _BULK_BYTES:
+            self._reads += 1
+            if not self._reads % _READS_BEFORE_RELEASE:
+                self._release_pages()
             return self._view[offset:end]
         return self._pread(offset, length)
+
+    def _release_pages(self) -> None:
+        """Views stay valid: their pages come back from the page cache when they are touched."""
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         if length < _MIN_HOLE_BYTES or not hasattr(os, "SEEK_HOLE"):

@@ -18,5 +18,5 @@ def command(image: str, paths: tuple[str, ...], options: TreeOptions) -> None:
     with options.tree(image) as (tree, _):
         for path in paths:
             device = tree.device(path)
-            for _, buffer in device.chunks(0, device.size):
+            for buffer in device.buffers(0, device.size):
                 sys.stdout.buffer.write(buffer)

@@ -37,7 +37,7 @@ def command(image: str, path: str, algorithm: str, options: TreeOptions, as_json
             digest = hashlib.new(algorithm, usedforsecurity=False)
             try:
                 device = tree.node_data(node)
-                for _, buffer in device.chunks(0, device.size):
+                for buffer in device.buffers(0, device.size):
                     digest.update(buffer)
             except GuestctlError as error:
                 failures(WalkError(found, error))

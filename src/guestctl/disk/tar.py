@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import IO, Any
 
 from guestctl.block.device import Buffer, zeros
@@ -89,7 +91,7 @@ class _Archive:
             xattrs = self._filesystem.node_xattrs(node)
             target = self._filesystem.node_target(node).encode("utf-8", "surrogateescape") if kind == b"2" else b""
             device = self._filesystem.node_data(node) if kind == b"0" else None
-            chunks = device.chunks(0, device.size) if device is not None else iter(())
+            buffers = device.buffers(0, device.size) if device is not None else ()
         except GuestctlError as error:
             self._linked.pop(node, None)
             self._fail(path, error)
@@ -98,7 +100,7 @@ class _Archive:
         self._header(encoded, status, kind, target, size, xattrs)
         done = 0
         try:
-            for _, buffer in chunks:
+            for buffer in buffers:
                 self._write(buffer)
                 done += len(buffer)
         except GuestctlError as error:
@@ -132,7 +134,7 @@ class _Archive:
             records.append((b"SCHILY.xattr." + attribute.encode("utf-8", "surrogateescape"), xattrs[attribute]))
         if records:
             body = b"".join(map(_pax_record, records))
-            self._write(_ustar(b"./PaxHeaders/" + name.rstrip(b"/").rpartition(b"/")[2], 0o644, _PAX_HEADER, len(body)))
+            self._write(_pax_header(len(body)))
             self._write(body)
             self._write(zeros(-len(body) % _BLOCK_BYTES))
         mode = stat.S_IMODE(status.st_mode)
@@ -157,8 +159,12 @@ class _Archive:
 
 
 def _times(status: FileStat) -> list[tuple[bytes, bytes]]:
-    times = ((b"mtime", status.st_mtime_ns), (b"atime", status.st_atime_ns), (b"ctime", status.st_ctime_ns))
-    return [(key, _decimal(time)) for key, time in times]
+    """GNU tar's choice: those that ustar has no field for, and mtime where it has nanoseconds."""
+    times = [(b"atime", _decimal(status.st_atime_ns)), (b"ctime", _decimal(status.st_ctime_ns))]
+    mtime = status.st_mtime_ns
+    if mtime % 10**9 or not 0 <= mtime <= _MAX_OCTAL11 * 10**9:
+        times.insert(0, (b"mtime", _decimal(mtime)))
+    return times
 
 
 def _decimal(nanoseconds: int) -> bytes:
@@ -174,6 +180,11 @@ def _pax_record(record: tuple[bytes, bytes]) -> bytes:
     while length != len(rest) + len(str(length)):
         length = len(rest) + len(str(length))
     return b"%d%s" % (length, rest)
+
+
+@lru_cache
+def _pax_header(size: int) -> bytes:
+    return _ustar(b"./PaxHeaders/x", 0o644, _PAX_HEADER, size)
 
 
 def _ustar(
@@ -202,5 +213,6 @@ def _ustar(
             b"",
         )
     )
-    header[_CHECKSUM_OFFSET : _CHECKSUM_OFFSET + 8] = b"%06o\0 " % sum(header)
+    # The low half of Adler-32 is 1 + the sum of the bytes modulo 65521; names and numbers sum to less.
+    header[_CHECKSUM_OFFSET : _CHECKSUM_OFFSET + 8] = b"%06o\0 " % ((zlib.adler32(header) & 0xFFFF) - 1)
     return bytes(header)
