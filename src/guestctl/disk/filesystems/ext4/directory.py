@@ -1,0 +1,233 @@
+"""Directories (section "Directory Entries" of the kernel's ext4 documentation).
+
+Read: linear and hash tree directories (a hash tree's interior blocks look like unused entries, so
+all are read from end to end), file types on or off, checksums of leaf and of hash tree blocks,
+directories inside their inode, encrypted names. An entry without an inode number is unused.
+
+Refused: entries that do not fill their block exactly, names that are empty or hold ``/`` or NUL,
+inode numbers that do not exist, holes, and blocks that serve one directory twice. A block that is
+damaged fails alone: the entries of the others are given first, then its error is raised.
+
+Names of encrypted directories are shown without a key as the kernel shows them: base64url without
+padding of eight bytes of hash, the encrypted name and, past 149 bytes, the SHA-256 of the rest. The
+hash is zero here, as in the kernel for directories that have no hash tree.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import unicodedata
+from collections.abc import Iterator
+
+from guestctl.core.errors import InvalidFormat
+from guestctl.disk.filesystems.ext4 import checksums
+from guestctl.disk.filesystems.ext4 import layout as L
+from guestctl.disk.filesystems.ext4.extents import FileData
+from guestctl.disk.filesystems.ext4.inode import InodeStat
+from guestctl.disk.filesystems.ext4.superblock import Volume
+
+DirEntries = list[tuple[str, int, int]]  # name, inode, file type bits of st_mode or 0
+Spans = list[tuple[int, int]]  # (device offset or _HOLE, length) of a directory's blocks, in its order
+
+_PIECE_BYTES = 256 << 10
+# A directory with so many damaged blocks holds something else; looking on would cost time for nothing.
+_MAX_DAMAGED_BLOCKS = 256
+_NOKEY_NAME_BYTES = 149
+_DOTS = (b".", b"..")
+_HOLE = -1
+_NO_FILE_TYPES = (0,) * 256
+_STRUCTURE = "directory block"
+_unpack = L.DIR_ENTRY.unpack_from
+
+
+class DirectoryReader:
+    """The entries of one directory, in on-disk order."""
+
+    __slots__ = ("_damage", "_inode", "_seed", "_volume")
+
+    def __init__(self, volume: Volume, inode: InodeStat) -> None:
+        self._volume = volume
+        self._inode = inode
+        self._seed: int | None = None
+        if volume.seed is not None:
+            self._seed = checksums.inode_seed(volume.seed, inode.st_ino, inode.generation)
+        self._damage: list[InvalidFormat] = []
+
+    def entries(self, spans: Spans) -> Iterator[DirEntries]:
+        """Every name but ``.`` and ``..``, in lists; then the first damage is raised."""
+        block_size = self._volume.block_size
+        for device_offset, piece in self._pieces(spans):
+            found: DirEntries = []
+            for start in range(0, len(piece), block_size):
+                self._read_block(piece, start, device_offset + start, found)
+            yield self._shown(found)
+        if self._damage:
+            raise self._damage[0]
+
+    def inline_entries(self, areas: list[tuple[int, bytes]]) -> Iterator[DirEntries]:
+        """As `entries`, for a directory inside its inode, in areas of (device offset, bytes)."""
+        for device_offset, area in areas:
+            found: DirEntries = []
+            try:
+                self._parse(area, 0, len(area), device_offset, found)
+            except InvalidFormat as error:
+                self._damage.append(error)
+            yield self._shown(found)
+        if self._damage:
+            raise self._damage[0]
+
+    def _shown(self, found: DirEntries) -> DirEntries:
+        if not self._inode.flags & L.FL_ENCRYPT:
+            return found
+        return [(nokey_name(name.encode("utf-8", "surrogateescape")), inode, kind) for name, inode, kind in found]
+
+    def search(self, spans: Spans, name: str) -> int | None:
+        """The inode that `name` has, without parsing the blocks where its bytes are not.
+
+        None does not say that the name is missing: its block may be damaged.
+        """
+        key = name.encode("utf-8", "surrogateescape")
+        block_size = self._volume.block_size
+        for device_offset, piece in self._pieces(spans):
+            at = piece.find(key)
+            while at >= 0:
+                if at % block_size >= L.DIR_ENTRY_HEADER_BYTES and piece[at - 2] == len(key):
+                    start = at - at % block_size
+                    found: DirEntries = []
+                    self._read_block(piece, start, device_offset + start, found)
+                    for found_name, inode, _ in found:
+                        if found_name == name:
+                            return inode
+                at = piece.find(key, at + 1)
+        return None
+
+    def _pieces(self, spans: Spans) -> Iterator[tuple[int, bytes]]:
+        """The blocks as (device offset, bytes) of up to `_PIECE_BYTES`."""
+        read = self._volume.device.read
+        for offset, length in spans:
+            if offset == _HOLE:
+                self._damage.append(_bad(f"a hole of {length} bytes", self._inode.offset))
+                continue
+            for start in range(offset, offset + length, _PIECE_BYTES):
+                yield start, bytes(read(start, min(_PIECE_BYTES, offset + length - start)))
+
+    def _read_block(self, piece: bytes, start: int, device_offset: int, found: DirEntries) -> None:
+        """Append the entries of one block to `found`, or its damage to the directory's."""
+        end = start + self._volume.block_size
+        if len(self._damage) >= _MAX_DAMAGED_BLOCKS:
+            return
+        try:
+            if self._seed is not None:
+                self._verify(self._seed, piece, start, end, device_offset)
+            self._parse(piece, start, end, device_offset, found)
+        except InvalidFormat as error:
+            self._damage.append(error)
+
+    def _parse(self, data: bytes, start: int, end: int, device_offset: int, found: DirEntries) -> None:
+        """Append the entries from `start` to `end` to `found`; those before damage are kept."""
+        superblock = self._volume.superblock
+        kinds = L.FILE_TYPES if superblock.incompat & L.INCOMPAT_FILETYPE else _NO_FILE_TYPES
+        inodes_count = superblock.inodes_count
+        any_byte = self._inode.flags & L.FL_ENCRYPT
+        append = found.append
+        last = end - L.DIR_ENTRY_MIN_BYTES
+        position = start
+        if position > last:
+            raise _bad(f"{end - start} bytes hold no entry", device_offset)
+        while position < end:
+            inode, rec_len, name_len, file_type = _unpack(data, position)
+            following = position + rec_len
+            if rec_len < name_len + 8 or rec_len & 3 or (following > last and following != end):
+                if rec_len not in (0, 0xFFFF) or end - start != L.BIGGEST_BLOCK_BYTES or position != start:
+                    offset = device_offset + position - start
+                    raise _bad(f"rec_len is {rec_len} for a name of {name_len} bytes", offset, actual=rec_len)
+                following = end
+            if inode:
+                name = data[position + 8 : position + 8 + name_len]
+                if name_len > 2 or name not in _DOTS:
+                    if inode > inodes_count or not name_len or (0 in name and not any_byte):
+                        offset = device_offset + position - start
+                        raise _bad(f"inode {inode} of {inodes_count} has the name {name!r}", offset, actual=inode)
+                    try:
+                        append((name.decode(), inode, kinds[file_type]))
+                    except UnicodeDecodeError:
+                        append((name.decode("utf-8", "surrogateescape"), inode, kinds[file_type]))
+            position = following
+
+    def _verify(self, seed: int, piece: bytes, start: int, end: int, device_offset: int) -> None:
+        """Check the checksum in the tail of a leaf or of a hash tree block."""
+        at = end - L.DIR_TAIL_BYTES
+        if piece[at : end - 4] == L.DIR_TAIL:
+            covered, tail = piece[start:at], piece[end - 4 : end]
+        else:
+            covered, tail = self._hash_tree_checksum(piece[start:end], device_offset)
+        stored = int.from_bytes(tail, "little")
+        computed = checksums.stored(checksums.crc32c(seed, covered))
+        if computed != stored:
+            raise self._volume.mismatch(_STRUCTURE, device_offset, stored=stored, computed=computed)
+
+    def _hash_tree_checksum(self, block: bytes, device_offset: int) -> tuple[bytes, bytes]:
+        """What the checksum of an interior block of a hash tree covers, and the checksum (``dx_tail``)."""
+        at = self._count_offset(block)
+        limit, count = L.DX_COUNT_LIMIT.unpack_from(block, at)
+        tail = at + limit * L.DX_ENTRY_BYTES
+        if not at or count > limit or tail + L.DX_TAIL_BYTES > len(block):
+            raise _bad("has no checksum", device_offset)
+        covered = block[: at + count * L.DX_ENTRY_BYTES] + block[tail : tail + 4] + bytes(4)
+        return covered, block[tail + 4 : tail + 8]
+
+    def _count_offset(self, block: bytes) -> int:
+        """Where ``dx_countlimit`` lies in an interior block of a hash tree; 0 where it is none."""
+        if not self._inode.flags & L.FL_INDEX:
+            return 0
+        dot_rec_len, dotdot_rec_len, info_length = L.DX_ROOT.unpack_from(block)
+        if dot_rec_len == len(block) or (len(block) == L.BIGGEST_BLOCK_BYTES and dot_rec_len in (0, 0xFFFF)):
+            return L.DX_NODE_COUNT_OFFSET
+        if dot_rec_len == 12 and dotdot_rec_len == len(block) - 12 and info_length == L.DX_ROOT_INFO_BYTES:
+            return L.DX_ROOT_COUNT_OFFSET
+        return 0
+
+
+def spans_of(volume: Volume, inode: InodeStat, data: FileData) -> Spans:
+    """The spans of a directory whose blocks are `data`.
+
+    A few blocks that appear a million times would make a directory without end; that is refused.
+    """
+    limit = min(volume.blocks_count << volume.block_shift, volume.device.size)
+    spans: Spans = []
+    position = 0
+    holes = 0
+    while position < data.size:
+        start, length, source, source_offset = data.extent(position)
+        end = min(start + length, data.size)
+        spans.append((_HOLE if source is None else source_offset + position - start, end - position))
+        holes += source is None
+        if holes > _MAX_DAMAGED_BLOCKS or len(spans) << volume.block_shift > limit:
+            raise _bad(f"a directory of {data.size} bytes in too many pieces", inode.offset)
+        position = end
+    expected = 0
+    for offset, length in sorted(span for span in spans if span[0] != _HOLE):
+        if offset < expected:
+            raise _bad("the block appears twice in one directory", offset)
+        expected = offset + length
+    return spans
+
+
+def nokey_name(name: bytes) -> str:
+    """How an encrypted name is shown without its key."""
+    shown = bytes(8) + name[:_NOKEY_NAME_BYTES]
+    if len(name) > _NOKEY_NAME_BYTES:
+        shown += hashlib.sha256(name[_NOKEY_NAME_BYTES:]).digest()
+    return base64.urlsafe_b64encode(shown).rstrip(b"=").decode("ascii")
+
+
+def fold(name: str) -> str:
+    """The form in which names of a case-insensitive directory are equal (section "Case-insensitive
+    file name lookups"): NFD, case folded, without code points that are ignorable by default."""
+    decomposed = unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
+    return "".join([character for character in decomposed if unicodedata.category(character) != "Cf"])
+
+
+def _bad(message: str, offset: int, *, actual: object = None) -> InvalidFormat:
+    return InvalidFormat(message, structure=_STRUCTURE, offset=offset, actual=actual)

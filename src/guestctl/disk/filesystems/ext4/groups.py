@@ -1,0 +1,153 @@
+"""Block groups: where each group's inode table lies, and what is free.
+
+Section "Block Group Descriptors" of the kernel's ext4 documentation; "Meta Block Groups" and
+"Flexible Block Groups" for where the descriptors and the tables are. Descriptors are read one at
+a time as their groups are needed, so that opening a large filesystem costs what a small one does.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from guestctl.block.device import Buffer
+from guestctl.core.errors import InvalidFormat
+from guestctl.disk.filesystems.ext4 import checksums
+from guestctl.disk.filesystems.ext4 import layout as L
+from guestctl.disk.filesystems.ext4.superblock import Volume
+
+_STRUCTURE = "block group descriptor"
+
+
+class GroupTable:
+    """The block group descriptors of a filesystem."""
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self._device = volume.device
+        self._superblock = volume.superblock
+        self._per_block = volume.block_size // volume.superblock.desc_size
+        self._verify = volume.verify
+        self._tables: dict[int, int] = {}
+
+    def inode_table(self, group: int) -> int:
+        """The offset of the inode table of `group` in bytes."""
+        try:
+            return self._tables[group]
+        except KeyError:
+            table = self._tables[group] = self._read_table(group)
+            return table
+
+    def _read_table(self, group: int) -> int:
+        superblock = self._superblock
+        offset = self._offset(group)
+        raw = bytes(self._device.read(offset, superblock.desc_size))
+        if self._verify:
+            self._check(group, raw, offset)
+        block = _u32(raw, L.GROUP_INODE_TABLE_LO)
+        if superblock.incompat & L.INCOMPAT_64BIT:
+            block |= _u32(raw, L.GROUP_INODE_TABLE_HI) << 32
+        length = -(-superblock.inodes_per_group * superblock.inode_size // superblock.block_size)
+        if not superblock.first_data_block < block <= superblock.blocks_count - length:
+            raise InvalidFormat(
+                f"bg_inode_table of group {group} is block {block}", structure=_STRUCTURE, offset=offset, actual=block
+            )
+        return block * superblock.block_size
+
+    def _offset(self, group: int) -> int:
+        block, index = divmod(group, self._per_block)
+        return self._block_number(block) * self._superblock.block_size + index * self._superblock.desc_size
+
+    def _block_number(self, index: int) -> int:
+        """Where the descriptor block with this index lies."""
+        superblock = self._superblock
+        if not superblock.incompat & L.INCOMPAT_META_BG or index < superblock.first_meta_bg:
+            return L.SUPERBLOCK_OFFSET // superblock.block_size + 1 + index
+        group = index * self._per_block
+        block = superblock.first_data_block + group * superblock.blocks_per_group + self.has_superblock(group)
+        # Blocks of 1 KiB counted from 0 (bigalloc): the superblock is in block 1.
+        return block + (superblock.block_size == 1024 and not index and not superblock.first_data_block)
+
+    def _check(self, group: int, raw: bytes, offset: int) -> None:
+        superblock = self._superblock
+        at = L.GROUP_DESC_CHECKSUM
+        stored = int.from_bytes(raw[at : at + 2], "little")
+        number = group.to_bytes(4, "little")
+        if superblock.metadata_csum:
+            state = checksums.crc32c(superblock.seed, number + raw[:at] + b"\0\0" + raw[at + 2 :])
+            computed = checksums.stored(state) & 0xFFFF
+        elif superblock.ro_compat & L.RO_COMPAT_GDT_CSUM:
+            computed = checksums.crc16(0xFFFF, superblock.uuid + number + raw[:at] + raw[at + 2 :])
+        else:
+            return
+        if computed != stored:
+            raise self._volume.mismatch(_STRUCTURE, offset, stored=stored, computed=computed)
+
+    def has_superblock(self, group: int) -> bool:
+        """Whether `group` begins with a superblock or a copy of it."""
+        superblock = self._superblock
+        if not group:
+            return True
+        if superblock.compat & L.COMPAT_SPARSE_SUPER2:
+            return group in superblock.backup_groups
+        if group == 1 or not superblock.ro_compat & L.RO_COMPAT_SPARSE_SUPER:
+            return True
+        return any(_is_power(group, base) for base in (3, 5, 7))
+
+    def free_counts(self) -> tuple[int, int]:
+        """(free clusters, free inodes), summed over the descriptors as the kernel does at mount."""
+        wide = bool(self._superblock.incompat & L.INCOMPAT_64BIT)
+        base = L.GROUP_FREE_64 if wide else L.GROUP_FREE
+        padded = struct.Struct(f"{base.format}{self._superblock.desc_size - base.size}x")
+        clusters = inodes = 0
+        for block in self._descriptor_blocks():
+            rows = list(padded.iter_unpack(block))
+            clusters += sum([row[0] for row in rows])
+            inodes += sum([row[1] for row in rows])
+            if wide:
+                clusters += sum([row[2] for row in rows]) << 16
+                inodes += sum([row[3] for row in rows]) << 16
+        return clusters, inodes
+
+    def _descriptor_blocks(self) -> Iterator[Buffer]:
+        size = self._superblock.desc_size
+        for first in range(0, self._superblock.groups_count, self._per_block):
+            count = min(self._per_block, self._superblock.groups_count - first)
+            yield self._device.read(self._offset(first), count * size)
+
+    def overhead_blocks(self, journal_blocks: int) -> int:
+        """Blocks that hold the filesystem's own structures, as the kernel subtracts them in ``statfs``.
+
+        With bigalloc the kernel trusts ``s_overhead_clusters``, which mke2fs records; where it is 0,
+        this counts as if clusters were blocks, which the kernel refines by looking at each group.
+        """
+        superblock = self._superblock
+        if superblock.cluster_blocks > 1 and superblock.overhead_clusters:
+            return superblock.overhead_clusters * superblock.cluster_blocks
+        inode_blocks = superblock.inodes_per_group * superblock.inode_size // superblock.block_size
+        overhead = superblock.first_data_block + journal_blocks + superblock.groups_count * (inode_blocks + 2)
+        for group in range(superblock.groups_count):
+            copy = self.has_superblock(group)
+            overhead += self._descriptor_blocks_in(group, copy)
+            if copy:
+                overhead += 1 + superblock.reserved_gdt_blocks
+        return overhead
+
+    def _descriptor_blocks_in(self, group: int, copy: bool) -> int:
+        superblock = self._superblock
+        meta_group, index = divmod(group, self._per_block)
+        if not superblock.incompat & L.INCOMPAT_META_BG:
+            return -(-superblock.groups_count // self._per_block) if copy else 0
+        if meta_group < superblock.first_meta_bg:
+            return superblock.first_meta_bg if copy else 0
+        return int(index in (0, 1, self._per_block - 1))
+
+
+def _u32(raw: bytes, offset: int) -> int:
+    return int.from_bytes(raw[offset : offset + 4], "little")
+
+
+def _is_power(value: int, base: int) -> bool:
+    while value % base == 0:
+        value //= base
+    return value == 1
