@@ -18,7 +18,7 @@ from guestctl.disk.formats.qcow2 import layout
 from guestctl.disk.formats.qcow2.bitmaps import read_bitmaps
 from guestctl.disk.formats.qcow2.check_counts import ReferenceCounts
 from guestctl.disk.formats.qcow2.check_l2 import L2Checker
-from guestctl.disk.formats.qcow2.refcounts import read_padded
+from guestctl.disk.formats.qcow2.refcounts import read_padded_table
 from guestctl.disk.formats.qcow2.snapshots import read_snapshots
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class _Checker:
         if counts.shared or counts.differ or counts.corruptions:
             self._check_copied_flags(*active)
         else:
-            self._check_l1_flags(read_padded(self._file, active[0], active[1] * 8))
+            self._check_l1_flags(read_padded_table(self._file, active[0], active[1] * 8))
             self.corruptions += self.l2.uncopied
 
     def _snapshot_l1_tables(self) -> list[tuple[int, int]]:
@@ -108,7 +108,7 @@ class _Checker:
             every: Counter[int] = Counter()
             for number, (offset, entry_count) in enumerate(tables):
                 chunk = max(0, min(entry_count - start, _L1_CHUNK_ENTRIES))
-                entries = list(filter(None, read_padded(self._file, offset + start * 8, chunk * 8)))
+                entries = list(filter(None, read_padded_table(self._file, offset + start * 8, chunk * 8)))
                 self.corruptions += sum(1 for entry in entries if entry & layout.L1_RESERVED_MASK)
                 every.update(entry & layout.L1_OFFSET_MASK for entry in entries)
                 if number == 0:
@@ -122,7 +122,7 @@ class _Checker:
     def _check_copied_flags(self, offset: int, entry_count: int) -> None:
         for start in range(0, entry_count, _L1_CHUNK_ENTRIES):
             length = min(entry_count - start, _L1_CHUNK_ENTRIES) * 8
-            entries = read_padded(self._file, offset + start * 8, length)
+            entries = read_padded_table(self._file, offset + start * 8, length)
             self._check_l1_flags(entries)
             tables = Counter(entry & layout.L1_OFFSET_MASK for entry in filter(None, entries))
             for table, references in tables.items():
@@ -146,7 +146,7 @@ class _Checker:
         for bitmap in bitmaps:
             length = bitmap.bitmap_table_size * 8
             self.counts.add(bitmap.bitmap_table_offset, length)
-            for entry in filter(None, read_padded(self._file, bitmap.bitmap_table_offset, length)):
+            for entry in filter(None, read_padded_table(self._file, bitmap.bitmap_table_offset, length)):
                 offset = entry & layout.BITMAP_TABLE_OFFSET_MASK
                 if entry & layout.BITMAP_TABLE_RESERVED_MASK or (offset and entry & 1) or offset % self._cluster_size:
                     self.corruptions += 1

@@ -63,12 +63,26 @@ class ReferenceCounts:
         """Count one cluster at each of the offsets `hosts`."""
         counts, bits, unaligned = self._counts, self._bits, self._cluster_size - 1
         end = self._file.size
+        if isinstance(hosts, range) and references == 1 and self._add_new(hosts):
+            return
         for host in hosts:
             if references == 1 and host < end and not host & unaligned and not counts[host >> bits]:
                 counts[host >> bits] = 1
             else:
                 self.add(host, self._cluster_size, references)
         self._highest = max(self._highest, min(max(hosts) >> bits, self._in_file - 1))
+
+    def _add_new(self, hosts: range) -> bool:
+        """Count clusters that follow one another, if the file has them all and nothing referred to any before."""
+        first, last = hosts[0] >> self._bits, hosts[-1] >> self._bits
+        if last >= self._in_file:
+            return False
+        counts = self._counts[first : last + 1]
+        if counts.tobytes() != bytes(counts.nbytes):
+            return False
+        counts[:] = memoryview(array(counts.format, [1]) * len(hosts))
+        self._highest = max(self._highest, last)
+        return True
 
     def count_blocks(self) -> None:
         """Count the refcount blocks, each of which must be referenced by nothing else."""

@@ -34,15 +34,16 @@ def read_refcount_table(device: BlockDevice, header: Header) -> array[int]:
         problem = "not aligned to a cluster"
     if problem:
         raise InvalidFormat(problem, structure="refcount table", offset=offset)
-    return read_padded(device, offset, length)
+    return read_padded_table(device, offset, length)
 
 
-def read_padded(device: BlockDevice, offset: int, length: int) -> array[int]:
+def read_padded_table(device: BlockDevice, offset: int, length: int) -> array[int]:
     """64-bit values of a table; what lies past the end of the file is 0."""
-    return table_from_bytes(_read_padded(device, offset, length))
+    return table_from_bytes(read_padded(device, offset, length))
 
 
-def _read_padded(device: BlockDevice, offset: int, length: int) -> Buffer:
+def read_padded(device: BlockDevice, offset: int, length: int) -> Buffer:
+    """`length` bytes; those past the end of the file are 0."""
     if offset + length <= device.size:
         return device.read(offset, length)
     inside = max(0, device.size - offset)
@@ -55,7 +56,7 @@ def counts_per_block(header: Header) -> int:
 
 def read_block(device: BlockDevice, header: Header, offset: int) -> array[int]:
     """The counts in the refcount block at `offset`; 0 past the end of the file."""
-    return parse_block(_read_padded(device, offset, header.cluster_size), header.refcount_order)
+    return parse_block(read_padded(device, offset, header.cluster_size), header.refcount_order)
 
 
 def parse_block(data: Buffer, refcount_order: int) -> array[int]:
