@@ -26,11 +26,7 @@ def command(images: tuple[str, ...], as_xml: bool, no_applications: bool, option
     with options.machine(*images) as machine:
         report = inspect(machine, with_applications=not no_applications)
     if as_json:
-        import msgspec
-
-        from guestctl.cli.output import print_json
-
-        print_json(msgspec.to_builtins(report), indent=2)
+        print(report.to_json())
     elif as_xml:
         from guestctl.cli.inspect_xml import to_xml
 

@@ -12,9 +12,9 @@ from typing import Any
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def print_json(value: Any, *, indent: int | None = 4) -> None:
+def print_json(value: Any) -> None:
     """`value` as JSON in ASCII, in which a name that is no UTF-8 keeps its bytes as surrogate escapes."""
-    print(json.dumps(value, indent=indent))
+    print(json.dumps(value, indent=4))
 
 
 def printable(text: str) -> str:

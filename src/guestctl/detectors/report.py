@@ -116,6 +116,15 @@ class Report(msgspec.Struct, kw_only=True):
     guests: list[Guest] = []
     warnings: list[str] = []
 
+    def to_json(self) -> str:
+        """The report as indented JSON. A name that is no UTF-8 keeps its bytes as surrogate escapes."""
+        try:
+            return msgspec.json.format(msgspec.json.encode(self), indent=2).decode()
+        except UnicodeEncodeError:
+            import json
+
+            return json.dumps(msgspec.to_builtins(self), indent=2)
+
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of the report."""

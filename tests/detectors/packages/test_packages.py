@@ -132,3 +132,12 @@ def test_package_system(files: dict[str, str], distro: str | None, system: tuple
 def test_a_database_that_is_not_read_is_unknown_not_empty() -> None:
     assert applications(MemoryFileSystem({}), "rpm") is None
     assert applications(MemoryFileSystem({}), "deb") == []
+
+
+def test_a_report_with_a_name_that_is_no_utf8_is_json_all_the_same() -> None:
+    import json
+
+    from guestctl.detectors.report import Report
+
+    for name in ("plain é", "stray \udcff"):
+        assert json.loads(Report(warnings=[name]).to_json())["warnings"] == [name]
