@@ -15,6 +15,8 @@ _PAGE_BYTES = 64 << 10
 _MAX_PAGES = 512  # 32 MiB
 # How far a chain is followed past the end of its file, where clusters were allocated in advance.
 _MAX_SPARE_CLUSTERS = 1 << 20
+# After so many clusters of a run the next ones are compared in bulk.
+_BULK_CLUSTERS = 16
 _LOW_NIBBLE = bytes(byte & 0x0F for byte in range(256))
 
 
@@ -103,25 +105,33 @@ class AllocationTable:
         """The chain from `first`, at most `limit` clusters of it, and its last cluster."""
         positions, clusters = array("I"), array("I")
         page, base, top = array("I"), 0, 0
-        mask, end, end_of_chain = self._mask, self._end, self._end_of_chain
-        cluster, previous, expected = first, first, -1
-        for position in range(limit):
+        mask, end = self._mask, self._end
+        cluster, previous, neighbour = first, first, -1
+        position = bulk_position = 0
+        while position < limit:
             if not FIRST_CLUSTER <= cluster < end:
-                if cluster >= end_of_chain and position:
-                    return Chain(positions, clusters, position), previous
+                if cluster >= self._end_of_chain and position:
+                    break
                 self._check(cluster, previous)
-            if cluster != expected:
+            if cluster != neighbour:
                 positions.append(position)
                 clusters.append(cluster)
+                bulk_position = position + _BULK_CLUSTERS
             if not base <= cluster < top:
                 index = cluster // self._page_entries
                 page = self._page(index)
                 base = index * self._page_entries
                 top = base + self._page_entries
+            if position == bulk_position:
+                count = _count_neighbours(page, base, cluster, limit - position - 1)
+                position += count
+                cluster += count
+                bulk_position = position + (1 if count else _BULK_CLUSTERS)
             previous = cluster
-            expected = cluster + 1
+            neighbour = cluster + 1
             cluster = page[cluster - base] & mask
-        return Chain(positions, clusters, limit), previous
+            position += 1
+        return Chain(positions, clusters, position), previous
 
     def _check_spare(self, first: int, last: int) -> None:
         """Raise for a chain that loops; it has clusters past the end of the file.
@@ -171,6 +181,24 @@ def _entries(data: Buffer, bits: int) -> array[int]:
     if sys.byteorder == "big":
         entries.byteswap()
     return entries
+
+
+def _count_neighbours(page: array[int], base: int, cluster: int, limit: int) -> int:
+    """At most `limit` entries from that of `cluster` on which each name the next cluster, on its page.
+
+    There may be more by less than the last window; `page` begins with the entry of cluster `base`.
+    """
+    done = 0
+    window = 4 * _BULK_CLUSTERS
+    while done < limit:
+        first = cluster + done
+        entries = page[first - base : first - base + min(window, limit - done)]
+        if not entries or entries != array(page.typecode, range(first + 1, first + 1 + len(entries))):
+            break
+        done += len(entries)
+        window *= 2
+    # the last entry of the page names a cluster of the next
+    return min(done, len(page) - 1 - (cluster - base))
 
 
 def _entries12(data: Buffer) -> array[int]:

@@ -12,20 +12,18 @@ from dataclasses import dataclass
 from guestctl.block.device import Buffer
 from guestctl.disk.filesystems.fat.layout import (
     BOOT_SECTOR_BYTES,
+    BOOT_SIGNATURE,
+    BOOT_SIGNATURE_ID,
     BPB,
     BPB_FAT32,
     BPB_FAT32_OFFSET,
     ENTRY_BYTES,
     EXT_FLAGS_ACTIVE,
     EXT_FLAGS_NO_MIRROR,
-    FAT16_LABEL,
-    FAT16_STATE,
-    FAT16_TYPE,
-    FAT16_VOLUME_ID,
-    FAT32_LABEL,
-    FAT32_STATE,
-    FAT32_TYPE,
-    FAT32_VOLUME_ID,
+    FAT16_TAIL_OFFSET,
+    FAT16_TYPE_OFFSET,
+    FAT32_TAIL_OFFSET,
+    FAT32_TYPE_OFFSET,
     FIRST_CLUSTER,
     MAX_FAT12_CLUSTERS,
     MAX_FAT16_CLUSTERS,
@@ -34,6 +32,7 @@ from guestctl.disk.filesystems.fat.layout import (
     SIGNATURE,
     SIGNATURE_OFFSET,
     STATE_DIRTY,
+    TAIL,
 )
 
 
@@ -54,7 +53,7 @@ class BootSector:
     root_cluster: int  # FAT32
     fsinfo_offset: int  # FAT32; 0: none
     version: int  # FAT32: BPB_FSVer
-    volume_id: int
+    volume_id: int  # 0: none
     label: bytes | None
     dirty: bool
 
@@ -72,10 +71,8 @@ def parse_boot_sector(sector: Buffer) -> BootSector | None:
     """The boot sector in the first 512 bytes of a volume, or None where it is none."""
     if len(sector) < BOOT_SECTOR_BYTES or not _is_marked(sector):
         return None
-    fields = BPB.unpack_from(sector)
-    sector_bytes, cluster_sectors, reserved, fat_count, root_entries, sectors16, media, fat_sectors16, sectors32 = (
-        fields
-    )
+    bpb = BPB.unpack_from(sector)
+    sector_bytes, cluster_sectors, reserved, fat_count, root_entries, sectors16, media, fat_sectors16, sectors32 = bpb
     if not (fat_count and reserved) or (media < 0xF8 and media != 0xF0):
         return None
     if cluster_sectors & (cluster_sectors - 1) or not cluster_sectors or sector_bytes not in (512, 1024, 2048, 4096):
@@ -93,10 +90,9 @@ def parse_boot_sector(sector: Buffer) -> BootSector | None:
     if active >= fat_count:
         active = 0
     fat_bytes = fat_sectors * sector_bytes
-    state, volume_id, label = (
-        (FAT32_STATE, FAT32_VOLUME_ID, FAT32_LABEL) if is_fat32 else (FAT16_STATE, FAT16_VOLUME_ID, FAT16_LABEL)
-    )
-    name = bytes(sector[label : label + 11])
+    tail_offset = FAT32_TAIL_OFFSET if is_fat32 else FAT16_TAIL_OFFSET
+    state, boot_signature, volume_id, label = TAIL.unpack_from(sector, tail_offset)
+    has_tail = is_fat32 or boot_signature in (BOOT_SIGNATURE_ID, BOOT_SIGNATURE)
     return BootSector(
         bits=bits,
         size=(sectors16 or sectors32) * sector_bytes,
@@ -112,9 +108,9 @@ def parse_boot_sector(sector: Buffer) -> BootSector | None:
         root_cluster=root_cluster if is_fat32 else 0,
         fsinfo_offset=fsinfo_sector * sector_bytes if is_fat32 else 0,
         version=version if is_fat32 else 0,
-        volume_id=int.from_bytes(sector[volume_id : volume_id + 4], "little"),
-        label=name if name != NO_LABEL else None,
-        dirty=bool(sector[state] & STATE_DIRTY),
+        volume_id=volume_id if has_tail else 0,
+        label=label if boot_signature == BOOT_SIGNATURE and label != NO_LABEL else None,
+        dirty=has_tail and bool(state & STATE_DIRTY),
     )
 
 
@@ -123,12 +119,13 @@ def _is_marked(sector: Buffer) -> bool:
 
     OS/2 puts a boot sector that looks like FAT before its own filesystems.
     """
-    if sector[FAT32_TYPE : FAT32_TYPE + 8] == b"FAT32   " or sector[FAT32_TYPE : FAT32_TYPE + 5] == b"MSWIN":
+    word32 = bytes(sector[FAT32_TYPE_OFFSET : FAT32_TYPE_OFFSET + 8])
+    word16 = bytes(sector[FAT16_TYPE_OFFSET : FAT16_TYPE_OFFSET + 8])
+    if word32 == b"FAT32   " or word16 in (b"FAT12   ", b"FAT16   ", b"FAT     "):
         return True
-    word = bytes(sector[FAT16_TYPE : FAT16_TYPE + 8])
-    if word in (b"FAT12   ", b"FAT16   ", b"FAT     ") or word.startswith(b"MSDOS"):
+    if word32.startswith(b"MSWIN") or word16.startswith(b"MSDOS"):
         return True
-    return sector[SIGNATURE_OFFSET:BOOT_SECTOR_BYTES] == SIGNATURE and word not in (b"JFS     ", b"HPFS    ")
+    return sector[SIGNATURE_OFFSET:BOOT_SECTOR_BYTES] == SIGNATURE and word16 not in (b"JFS     ", b"HPFS    ")
 
 
 def _bits(clusters: int, has_size16: bool) -> int | None:

@@ -7,50 +7,70 @@ Linux does in a machine without a time zone.
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from datetime import date
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any
 
-from guestctl.block.device import Buffer
 from guestctl.disk.filesystems.fat.layout import (
     ATTR_DIRECTORY,
     ATTR_READ_ONLY,
-    ENTRY,
+    ENTRY_BYTES,
+    ENTRY_TIMES,
     KANJI_E5,
     LOWER_BASE,
     LOWER_EXT,
 )
+from guestctl.disk.stat import FileStat
 
 _UNIX_EPOCH_DAY = date(1970, 1, 1).toordinal()
 _NS = 1_000_000_000
 
 
-class DirectoryEntry(NamedTuple):
-    """The attributes of a file. Times are nanoseconds since 1970."""
-
-    attributes: int
-    first_cluster: int
-    size: int  # bytes; 0 for directories
-    modified_ns: int
-    accessed_ns: int
-    created_ns: int | None
-
-    @property
-    def mode(self) -> int:
-        """st_mode of a Linux mount with umask 022; the read-only bit of directories means nothing."""
-        if self.attributes & ATTR_DIRECTORY:
-            return stat.S_IFDIR | 0o755
-        return stat.S_IFREG | (0o555 if self.attributes & ATTR_READ_ONLY else 0o755)
+def _field(decode: Callable[[EntryStat], int | None]) -> Any:
+    """A field that is decoded when it is asked for; untyped, since `FileStat` declares its type."""
+    return property(decode)
 
 
-def parse_entry(raw: Buffer, bits: int) -> DirectoryEntry:
-    """The entry in 32 bytes of a volume whose table has entries of `bits`."""
-    fields = ENTRY.unpack(raw)
-    _, attributes, _, tenth, created_time, created_date, accessed, cluster_high, time, day, cluster_low, size = fields
-    # FAT12 and FAT16 keep other things in the high half
-    cluster = cluster_high << 16 | cluster_low if bits == 32 else cluster_low
-    created = _day_ns(created_date) + _time_ns(created_time) + tenth * 10_000_000 if created_date else None
-    return DirectoryEntry(attributes, cluster, size, _day_ns(day) + _time_ns(time), _day_ns(accessed), created)
+class EntryStat(FileStat):
+    """The attributes in a directory entry, whose bytes are ``raw``.
+
+    Modes are those of a Linux mount with umask 022, where a read-only directory is like any other.
+    """
+
+    __slots__ = ("raw", "st_blocks", "st_ino", "st_mode", "st_nlink", "st_size")
+
+    st_uid: int = 0
+    st_gid: int = 0
+    st_rdev: int = 0
+
+    def __init__(self, raw: bytes, offset: int, attributes: int, links: int, size: int, blocks: int) -> None:
+        self.raw = raw
+        self.st_ino = offset // ENTRY_BYTES
+        self.st_nlink = links
+        self.st_size = size
+        self.st_blocks = blocks
+        if attributes & ATTR_DIRECTORY:
+            self.st_mode = stat.S_IFDIR | 0o755
+        else:
+            self.st_mode = stat.S_IFREG | (0o555 if attributes & ATTR_READ_ONLY else 0o755)
+
+    @_field
+    def st_mtime_ns(self) -> int:
+        _, _, _, _, time, day = ENTRY_TIMES.unpack(self.raw)
+        return _day_ns(day) + _time_ns(time)
+
+    st_ctime_ns: int = st_mtime_ns  # there is none; Linux gives this
+
+    @_field
+    def st_atime_ns(self) -> int:
+        _, _, _, day, _, _ = ENTRY_TIMES.unpack(self.raw)
+        return _day_ns(day)
+
+    @_field
+    def st_birthtime_ns(self) -> int | None:
+        tenth, time, day, _, _, _ = ENTRY_TIMES.unpack(self.raw)
+        return _day_ns(day) + _time_ns(time) + tenth * 10_000_000 if day else None
 
 
 def short_name(raw: bytes, case: int, codepage: str) -> str:

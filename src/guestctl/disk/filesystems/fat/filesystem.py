@@ -8,7 +8,7 @@ import stat
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import NamedTuple
+from functools import cached_property
 
 from guestctl.block.device import BlockDevice, Buffer, Extent, MappedDevice, SliceDevice
 from guestctl.core.errors import InvalidFormat, UnsupportedFeature
@@ -16,10 +16,12 @@ from guestctl.disk.filesystem import FileSystem, Options, Usage
 from guestctl.disk.filesystems.fat.allocation_table import AllocationTable, Chain
 from guestctl.disk.filesystems.fat.boot_sector import BootSector
 from guestctl.disk.filesystems.fat.directory import find_label, fold, iter_entries
-from guestctl.disk.filesystems.fat.entry import DirectoryEntry, parse_entry
+from guestctl.disk.filesystems.fat.entry import EntryStat
 from guestctl.disk.filesystems.fat.layout import (
+    ATTR_DIRECTORY,
     CLEAN_SHUTDOWN,
     ENTRY_BYTES,
+    ENTRY_HEAD,
     FIRST_CLUSTER,
     FSINFO,
     FSINFO_LEAD,
@@ -27,7 +29,7 @@ from guestctl.disk.filesystems.fat.layout import (
     MAX_DIRECTORY_BYTES,
     NO_HARD_ERRORS,
 )
-from guestctl.disk.stat import PlainStat
+from guestctl.disk.stat import FileStat, PlainStat
 
 _ROOT = 0  # no directory entry lies in the boot sector
 _ROOT_INO = 1  # as on Linux
@@ -35,11 +37,20 @@ _MAX_CACHED_ENTRIES = 1 << 17
 _MAX_LABEL_CLUSTERS = 100  # as blkid
 
 
-class _Listing(NamedTuple):
-    entries: list[tuple[str, int, int]]
-    names: dict[str, int]  # folded, and as they are
-    directory_bytes: int
-    subdirectory_count: int
+class _Listing:
+    """What a directory holds."""
+
+    def __init__(self, entries: list[tuple[str, int, int]], directory_bytes: int) -> None:
+        self.entries = entries
+        self.directory_bytes = directory_bytes
+        self.subdirectory_count = sum(kind == stat.S_IFDIR for _, _, kind in entries)
+
+    @cached_property
+    def names(self) -> dict[str, int]:
+        """Nodes by their names, as they are and folded; of two that are alike the first counts."""
+        names = {fold(name): child for name, child, _ in reversed(self.entries)}
+        names.update((name, child) for name, child, _ in reversed(self.entries))
+        return names
 
 
 class FatFileSystem(FileSystem[int]):
@@ -68,11 +79,15 @@ class FatFileSystem(FileSystem[int]):
 
     def _complaints(self) -> Iterator[str]:
         boot = self._boot
-        state = self._table.entry(1) if boot.bits != 12 else -1
-        if boot.dirty or not state & CLEAN_SHUTDOWN.get(boot.bits, -1):
+        clean, no_errors = not boot.dirty, True
+        if boot.bits != 12:
+            state = self._table.entry(1)
+            clean = clean and bool(state & CLEAN_SHUTDOWN[boot.bits])
+            no_errors = bool(state & NO_HARD_ERRORS[boot.bits])
+        if not clean:
             yield "the volume was not unmounted cleanly"
-        if not state & NO_HARD_ERRORS.get(boot.bits, -1):
-            yield "errors were met when the volume was read or written"
+        if not no_errors:
+            yield "a system met disk errors on the volume"
         if boot.size > self._device.size:
             yield f"the volume has {boot.size} bytes, its device {self._device.size}"
 
@@ -96,31 +111,21 @@ class FatFileSystem(FileSystem[int]):
 
     # Nodes
 
-    def node_stat(self, node: int) -> PlainStat:
+    def node_stat(self, node: int) -> FileStat:
         if node == _ROOT:
-            entry = None
-            mode = stat.S_IFDIR | 0o755
-        else:
-            entry = self._entry(node)
-            mode = entry.mode
-        if stat.S_ISDIR(mode):
             listing = self._read_directory(node)
             size, links = listing.directory_bytes, 2 + listing.subdirectory_count
-        else:
-            assert entry is not None
-            size, links = entry.size, 1
-        modified = entry.modified_ns if entry else 0
-        return PlainStat(
-            st_ino=node // ENTRY_BYTES or _ROOT_INO,
-            st_mode=mode,
-            st_nlink=links,
-            st_size=size,
-            st_blocks=-(-size // self.block_size) * (self.block_size // 512),
-            st_atime_ns=entry.accessed_ns if entry else 0,
-            st_mtime_ns=modified,
-            st_ctime_ns=modified,  # there is none; Linux gives this
-            st_birthtime_ns=entry.created_ns if entry else None,
-        )
+            return PlainStat(_ROOT_INO, stat.S_IFDIR | 0o755, links, size, self._blocks(size), 0, 0, 0)
+        raw = bytes(self._device.read(node, ENTRY_BYTES))
+        attributes, _, _, size = ENTRY_HEAD.unpack(raw)
+        links = 1
+        if attributes & ATTR_DIRECTORY:
+            listing = self._read_directory(node)
+            size, links = listing.directory_bytes, 2 + listing.subdirectory_count
+        return EntryStat(raw, node, attributes, links, size, self._blocks(size))
+
+    def _blocks(self, size: int) -> int:
+        return -(-size // self.block_size) * (self.block_size // 512)
 
     def node_entries(self, node: int) -> list[tuple[str, int, int]]:
         return self._read_directory(node).entries
@@ -128,10 +133,11 @@ class FatFileSystem(FileSystem[int]):
     def node_lookup(self, node: int, name: str) -> int | None:
         names = self._read_directory(node).names
         child = names.get(name)
-        if child is None:
-            child = names.get(fold(name))
+        if child is not None:
+            return child
+        folded = fold(name)
+        child = names.get(folded)
         if child is None and "~" in name:  # the short name of a file that has a long one
-            folded = fold(name)
             for alias, offset, _ in iter_entries(self._pieces(node), self._codepage, long_names=False):
                 if fold(alias) == folded:
                     return offset
@@ -141,27 +147,29 @@ class FatFileSystem(FileSystem[int]):
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # FAT has no symbolic links
 
     def node_data(self, node: int) -> BlockDevice:
-        entry = self._entry(node)
-        if not entry.size:
+        first, size = self._first_cluster(node)
+        if not size:
             return SliceDevice(self._device, 0, 0)
-        chain = self._table.chain(self._first_cluster(entry, node), -(-entry.size // self.block_size))
-        start = self._cluster_offset(chain.clusters[0])
-        if len(chain.clusters) == 1 and start + entry.size <= self._device.size:
-            return SliceDevice(self._device, start, entry.size)
-        return _ClusterFile(self._device, self._boot, chain, entry.size)
+        self._check_first(first, node)
+        chain = self._table.chain(first, -(-size // self.block_size))
+        start = self._cluster_offset(first)
+        if len(chain.clusters) == 1 and start + size <= self._device.size:
+            return SliceDevice(self._device, start, size)
+        return _ClusterFile(self._device, self._boot, chain, size)
 
-    def _entry(self, node: int) -> DirectoryEntry:
-        return parse_entry(self._device.read(node, ENTRY_BYTES), self._boot.bits)
+    def _first_cluster(self, node: int) -> tuple[int, int]:
+        """DIR_FstClus and DIR_FileSize of an entry. FAT12 and FAT16 keep other things in the high half."""
+        _, high, low, size = ENTRY_HEAD.unpack(self._device.read(node, ENTRY_BYTES))
+        return high << 16 | low if self._boot.bits == 32 else low, size
 
-    def _first_cluster(self, entry: DirectoryEntry, node: int) -> int:
-        if entry.first_cluster not in self._table:
+    def _check_first(self, cluster: int, node: int) -> None:
+        if cluster not in self._table:
             raise InvalidFormat(
-                f"first cluster {entry.first_cluster} is none of the volume's",
+                f"first cluster {cluster} is none of the volume's",
                 structure="directory entry",
                 offset=node,
-                actual=entry.first_cluster,
+                actual=cluster,
             )
-        return entry.first_cluster
 
     def _cluster_offset(self, cluster: int) -> int:
         return self._boot.data_offset + (cluster - FIRST_CLUSTER) * self.block_size
@@ -173,10 +181,7 @@ class FatFileSystem(FileSystem[int]):
         if listing is None:
             pieces = self._pieces(node)
             entries = list(iter_entries(pieces, self._codepage))
-            names = {fold(name): child for name, child, _ in reversed(entries)}
-            names.update((name, child) for name, child, _ in reversed(entries))
-            subdirectory_count = sum(kind == stat.S_IFDIR for _, _, kind in entries)
-            listing = _Listing(entries, names, sum(len(data) for _, data in pieces), subdirectory_count)
+            listing = _Listing(entries, sum(len(data) for _, data in pieces))
             if self._cached_entries > _MAX_CACHED_ENTRIES:
                 self._listings.clear()
                 self._cached_entries = 0
@@ -189,7 +194,11 @@ class FatFileSystem(FileSystem[int]):
         boot, device = self._boot, self._device
         if node == _ROOT and boot.bits != 32:
             return [(boot.root_offset, device.read(boot.root_offset, boot.root_bytes))]
-        first = boot.root_cluster if node == _ROOT else self._first_cluster(self._entry(node), node)
+        if node == _ROOT:
+            first = boot.root_cluster
+        else:
+            first, _ = self._first_cluster(node)
+            self._check_first(first, node)
         chain = self._table.whole_chain(first, max(1, MAX_DIRECTORY_BYTES // self.block_size))
         ends = (*chain.positions[1:], chain.cluster_count)
         pieces = []

@@ -14,9 +14,12 @@ BOOT_SECTOR_BYTES = 512
 SIGNATURE_OFFSET = 510
 SIGNATURE = b"\x55\xaa"
 
-# Offsets of BS_Reserved1, BS_VolID, BS_VolLab and BS_FilSysType
-FAT16_STATE, FAT16_VOLUME_ID, FAT16_LABEL, FAT16_TYPE = 37, 39, 43, 54
-FAT32_STATE, FAT32_VOLUME_ID, FAT32_LABEL, FAT32_TYPE = 65, 67, 71, 82
+# BS_Reserved1, BS_BootSig, BS_VolID, BS_VolLab, which end the BPB, and the offset of BS_FilSysType
+TAIL = Struct("<BBI11s")
+FAT16_TAIL_OFFSET, FAT16_TYPE_OFFSET = 37, 54
+FAT32_TAIL_OFFSET, FAT32_TYPE_OFFSET = 65, 82
+BOOT_SIGNATURE_ID = 0x28  # an older form: the volume has an id, and no label
+BOOT_SIGNATURE = 0x29
 STATE_DIRTY = 1 << 0  # not in fatgen103: Windows and Linux set it while mounted
 NO_LABEL = b"NO NAME    "
 
@@ -43,6 +46,8 @@ NO_HARD_ERRORS = {16: 1 << 14, 32: 1 << 26}
 ENTRY_BYTES = 32
 ENTRY = Struct("<11sBBBHHHHHHHI")
 ENTRY_NAME = Struct("<11sBB19x")
+ENTRY_HEAD = Struct("<11xB8xH4xHI")  # DIR_Attr, DIR_FstClusHI, DIR_FstClusLO, DIR_FileSize
+ENTRY_TIMES = Struct("<13xBHHH2xHH6x")
 # Long name entry: LDIR_Ord, LDIR_Name1, LDIR_Chksum, LDIR_Name2, LDIR_Name3
 LONG_ENTRY = Struct("<B10s2xB12s2x4s")
 
