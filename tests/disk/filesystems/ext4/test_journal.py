@@ -314,9 +314,9 @@ def test_nothing_to_replay(run: Run, tmp_path: Path) -> None:
     assert Image(path, run, 4096).replay() is None
 
 
-# Damage. In the plain journal transactions begin at blocks 1, 83, 95 and 97 and have their commit
-# blocks at 82, 94, 96 and 101. In the one with checksums they begin at 1 (with a second descriptor
-# at 64), 84, 96 and 98 and have their commit blocks at 83, 95, 97 and 102.
+# Damage. In the journals without checksums of blocks, transactions begin at blocks 1, 83, 95 and 97
+# and have their commit blocks at 82, 94, 96 and 101. In the one with checksums they begin at 1 (with
+# a second descriptor at 64), 84, 96 and 98 and have their commit blocks at 83, 95, 97 and 102.
 
 
 @pytest.fixture(scope="module")
@@ -327,6 +327,16 @@ def plain(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Image:
 @pytest.fixture(scope="module")
 def checked(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Image:
     return written(run, tmp_path_factory.mktemp("checked") / "image", "64bit,metadata_csum", "-c -v 3")
+
+
+@pytest.fixture(scope="module")
+def wide(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    return written(run, tmp_path_factory.mktemp("wide") / "image", "64bit,^metadata_csum")
+
+
+@pytest.fixture(scope="module")
+def summed(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    return written(run, tmp_path_factory.mktemp("summed") / "image", "^64bit,^metadata_csum", "-c -v 1")
 
 
 def u32(*values: int) -> bytes:
@@ -388,6 +398,7 @@ PLAIN = {
     "r_count of one": Damage([(95, 12, u32(20))], 4, 81),
     "r_count ends in a record": Damage([(95, 12, u32(27))], 4, 80),
     "r_count too large": REFUSED._replace(patches=[(95, 12, u32(1025))]),
+    "revocation of the transaction's own block": Damage([(94, 4, u32(5, 2, 20, 3005)), (95, 4, u32(2, 2))], 4, 80),
     "revocation in the last transaction": Damage([(102, 4, u32(5, 5, 20, 3500)), (103, 0, u32(MAGIC, 2, 5))], 5, 78),
     "sequence wraps around": Damage(
         [(0, 0x18, u32(1 + SHIFT)), *((block, 8, u32(tid + SHIFT & 0xFFFFFFFF)) for block, tid in SHIFTED)], 4, 79
@@ -415,15 +426,27 @@ CHECKED = {
 }
 
 
+WIDE = {
+    "tag of a block past 32 bits": REFUSED._replace(patches=[(97, 20, u32(1))]),
+    "revocation of a block past 32 bits": Damage([(95, 24, u32(1))], 4, 80),
+}
+COMMIT_1 = "the commit block of transaction 1 has a bad checksum: the log ends before it"
+SUMMED = {
+    "data": Damage([(50, 9, b"\x55")], 0, 0, False, COMMIT_1),
+    "descriptor": Damage([(1, 1000, b"\x55")], 0, 0, False, COMMIT_1),
+    "commit": Damage([(82, 0x10, b"\x55")], 0, 0, False, COMMIT_1),
+    "checksum type": Damage([(82, 0x0C, b"\4")], 0, 0, False, COMMIT_1),
+    "checksum not used": Damage([(50, 9, b"\x55"), (82, 0x0C, bytes(8)), (96, 0x0C, bytes(8))], 4, 79),
+}
+SOURCES = {"plain": PLAIN, "checked": CHECKED, "wide": WIDE, "summed": SUMMED}
+
+
 @pytest.mark.root
-@pytest.mark.parametrize(
-    ("source", "case"),
-    [*(pytest.param("plain", case) for case in PLAIN), *(pytest.param("checked", case) for case in CHECKED)],
-)
+@pytest.mark.parametrize(("source", "case"), [(source, case) for source in SOURCES for case in SOURCES[source]])
 def test_damage_as_the_kernel_meets_it(
     source: str, case: str, request: pytest.FixtureRequest, run: Run, mount: Mount, tmp_path: Path
 ) -> None:
-    damage = (PLAIN if source == "plain" else CHECKED)[case]
+    damage = SOURCES[source][case]
     image = request.getfixturevalue(source).patched(damage.patches)
     target = image.copy(".kernel")
     try:
@@ -672,6 +695,41 @@ def test_revocation_block_of_others(shared: Path, run: Run, tmp_path: Path) -> N
     with pytest.raises(InvalidFormat, match="r_count") as caught:
         image.replay()
     assert (caught.value.offset, caught.value.actual) == (4096, 65535)
+
+
+DAMAGED = [
+    "d_corrupt_journal_nr_users",
+    "f_jnl_64bit",
+    "f_jnl_errno",
+    "j_corrupt_descr_tid",
+    "j_corrupt_revoke_block",
+    "j_corrupt_revoke_rcount",
+    "j_recover_fast_commit",
+]
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_an_outcome_for_each_of_others(name: str, shared: Path, run: Run, tmp_path: Path) -> None:
+    """Nothing to replay where debugfs sees an empty log, and a result or an error elsewhere, in time."""
+    path = unpacked(shared, name, tmp_path / "image")
+    header = run("dumpe2fs", "-h", path)
+    found = re.search(r"^Block size:\s*(\d+)", header, re.MULTILINE)
+    assert found
+    image = Image(path, run, int(found[1]))
+    begin = time.monotonic()
+    try:
+        empty = image.replay() is None
+    except GuestctlError:
+        empty = False
+    assert time.monotonic() - begin < 5
+    assert empty == (re.search(r"^Journal start: *0$", header, re.MULTILINE) is not None)
+
+
+def test_journal_of_zeros_of_others(shared: Path, run: Run, tmp_path: Path) -> None:
+    image = Image(unpacked(shared, "f_jnl_etb_alloc_fail", tmp_path / "image"), run, 1024)
+    with pytest.raises(InvalidFormat, match="h_magic is 0x0") as caught:
+        image.replay()
+    assert (caught.value.structure, caught.value.offset) == ("journal superblock", 0)
 
 
 # Each pair is (block, offset): headers, tags, records, checksums and counts.

@@ -257,6 +257,8 @@ BODY: dict[str, tuple[int, bytes | None]] = {
     "value shared": (24 + 2, None),  # with user.aaa
     "value too long": (12, b"\x80"),
     "value one too long": (24 + 8, b"\x0d"),
+    "value of the last byte": (6, b"\x5b\0\0\0\0\0\1"),  # its padding is past the end
+    "value of the last word": (6, b"\x58\0\0\0\0\0\1"),
     "value of 4 GiB": (12, b"\xff\xff\xff\xff"),
     "value empty": (12, b"\0"),
     "empty value past the end": (6, b"\xff\xff\0\0\0\0\0\0\0\0"),
@@ -472,22 +474,38 @@ def test_bad_access_control_lists(value: bytes) -> None:
         xattrs.parse_inode_body(memoryview(area), no_value, offset=0)
 
 
-@given(st.sampled_from((4, 32)), st.lists(st.tuples(st.integers(0, 255), st.integers(0, 255)), max_size=8), st.binary())
-def test_hostile(start: int, changes: list[tuple[int, int]], acl: bytes) -> None:
-    area = build(*BUILT, (2, b"", b"\1\0\0\0" + acl[:40]), (3, b"", acl[:40]), start=start)
+# u::rwx, u:1000:rw-, g::r--, m::rwx, o::--- as it is on the disk
+ACL_ON_DISK = struct.pack("<I HH HHI HH HH HH", 1, 1, 7, 2, 6, 1000, 4, 4, 0x10, 7, 0x20, 0)
+
+
+@given(st.sampled_from((4, 32)), st.lists(st.tuples(st.integers(0, 255), st.integers(0, 255)), max_size=6))
+def test_hostile(start: int, changes: list[tuple[int, int]]) -> None:
+    area = build(*BUILT, (2, b"", ACL_ON_DISK), start=start)
     for position, value in changes:
         area[position] = value
-    view = memoryview(area)
-    for parse in (xattrs.parse_inode_body, xattrs.parse_block):
-        try:
-            attributes = parse(view, lambda inode, size, value_hash: bytes(size), offset=0)
-        except GuestctlError:
-            continue
+    parse = xattrs.parse_block if start == 32 else xattrs.parse_inode_body
+    try:
+        attributes = parse(memoryview(area), lambda inode, size, value_hash: bytes(size), offset=0)
+    except GuestctlError:
+        assert changes
+    else:
         assert all(isinstance(name, str) and isinstance(value, bytes) for name, value in attributes.items())
     try:
-        xattrs.raw_inline_data(view)
+        assert xattrs.raw_inline_data(memoryview(area)) == b"DD" or changes
     except GuestctlError:
-        pass
+        assert changes or start == 32
+
+
+@given(st.binary(max_size=40))
+def test_hostile_access_control_lists(value: bytes) -> None:
+    area = memoryview(build((2, b"", b"\1\0\0\0" + value)))
+    try:
+        attributes = xattrs.parse_inode_body(area, no_value, offset=0)
+    except InvalidFormat:
+        return
+    for acl in attributes.values():
+        assert acl[:4] == b"\2\0\0\0"
+        assert len(acl) % 8 == 4
 
 
 @given(st.binary(max_size=120))
