@@ -12,7 +12,8 @@ import struct
 from google_crc32c import extend
 
 _MASK = 0xFFFFFFFF
-_INODE_PREFIX = struct.Struct("<II")
+# What the checksums of an inode and of its blocks begin with: its number and its i_generation.
+inode_prefix = struct.Struct("<II").pack
 
 
 def stored(state: int) -> int:
@@ -37,7 +38,7 @@ def crc32c(state: int, data: bytes) -> int:
 
 def inode_seed(seed: int, inode: int, generation: int) -> int:
     """The initial state for what belongs to one inode: its directory blocks and extent blocks."""
-    return crc32c(seed, _INODE_PREFIX.pack(inode, generation))
+    return crc32c(seed, inode_prefix(inode, generation))
 
 
 def inode_checksum(seed: int, inode: int, generation: int, raw: bytes, *, wide: bool) -> int:

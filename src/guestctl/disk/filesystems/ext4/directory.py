@@ -4,9 +4,10 @@ Read: linear and hash tree directories (a hash tree's interior blocks look like 
 all are read from end to end), file types on or off, checksums of leaf and of hash tree blocks,
 directories inside their inode, encrypted names. An entry without an inode number is unused.
 
-Refused: entries that do not fill their block exactly, names that are empty or hold ``/`` or NUL,
-inode numbers that do not exist, holes, and blocks that serve one directory twice. A block that is
-damaged fails alone: the entries of the others are given first, then its error is raised.
+Refused: entries that do not fill their block exactly, names that are empty or hold NUL (those with
+``/`` are refused for all filesystems alike), holes, and blocks that serve one directory twice. A
+block that is damaged fails alone: the entries of the others are given first, then its error is
+raised. An entry whose inode does not exist fails when its inode is asked for.
 
 Names of encrypted directories are shown without a key as the kernel shows them: base64url without
 padding of eight bytes of hash, the encrypted name and, past 149 bytes, the SHA-256 of the rest. The
@@ -20,9 +21,11 @@ import hashlib
 import unicodedata
 from collections.abc import Iterator
 
+from google_crc32c import extend
+
 from guestctl.core.errors import InvalidFormat
-from guestctl.disk.filesystems.ext4 import checksums
 from guestctl.disk.filesystems.ext4 import layout as L
+from guestctl.disk.filesystems.ext4.checksums import inode_prefix
 from guestctl.disk.filesystems.ext4.extents import FileData
 from guestctl.disk.filesystems.ext4.inode import InodeStat
 from guestctl.disk.filesystems.ext4.superblock import Volume
@@ -36,6 +39,7 @@ _MAX_DAMAGED_BLOCKS = 256
 _NOKEY_NAME_BYTES = 149
 _DOTS = (b".", b"..")
 _HOLE = -1
+_MASK = 0xFFFFFFFF
 _NO_FILE_TYPES = (0,) * 256
 _STRUCTURE = "directory block"
 _unpack = L.DIR_ENTRY.unpack_from
@@ -51,17 +55,18 @@ class DirectoryReader:
         self._inode = inode
         self._seed: int | None = None
         if volume.seed is not None:
-            self._seed = checksums.inode_seed(volume.seed, inode.st_ino, inode.generation)
+            self._seed = extend(volume.seed, inode_prefix(inode.st_ino, inode.generation))
         self._damage: list[InvalidFormat] = []
 
     def entries(self, spans: Spans) -> Iterator[DirEntries]:
         """Every name but ``.`` and ``..``, in lists; then the first damage is raised."""
         block_size = self._volume.block_size
+        encrypted = self._inode.flags & L.FL_ENCRYPT
         for device_offset, piece in self._pieces(spans):
             found: DirEntries = []
             for start in range(0, len(piece), block_size):
                 self._read_block(piece, start, device_offset + start, found)
-            yield self._shown(found)
+            yield _nokey_names(found) if encrypted else found
         if self._damage:
             raise self._damage[0]
 
@@ -73,14 +78,9 @@ class DirectoryReader:
                 self._parse(area, 0, len(area), device_offset, found)
             except InvalidFormat as error:
                 self._damage.append(error)
-            yield self._shown(found)
+            yield _nokey_names(found) if self._inode.flags & L.FL_ENCRYPT else found
         if self._damage:
             raise self._damage[0]
-
-    def _shown(self, found: DirEntries) -> DirEntries:
-        if not self._inode.flags & L.FL_ENCRYPT:
-            return found
-        return [(nokey_name(name.encode("utf-8", "surrogateescape")), inode, kind) for name, inode, kind in found]
 
     def search(self, spans: Spans, name: str) -> int | None:
         """The inode that `name` has, without parsing the blocks where its bytes are not.
@@ -119,16 +119,21 @@ class DirectoryReader:
             return
         try:
             if self._seed is not None:
-                self._verify(self._seed, piece, start, end, device_offset)
+                tail = end - L.DIR_TAIL_BYTES
+                if piece[tail : end - 4] == L.DIR_TAIL:
+                    computed, at = extend(self._seed, piece[start:tail]) ^ _MASK, end - 4
+                else:
+                    computed, at = self._hash_tree_checksum(self._seed, piece, start, end, device_offset)
+                stored = int.from_bytes(piece[at : at + 4], "little")
+                if computed != stored:
+                    raise self._volume.mismatch(_STRUCTURE, device_offset, stored=stored, computed=computed)
             self._parse(piece, start, end, device_offset, found)
         except InvalidFormat as error:
             self._damage.append(error)
 
     def _parse(self, data: bytes, start: int, end: int, device_offset: int, found: DirEntries) -> None:
         """Append the entries from `start` to `end` to `found`; those before damage are kept."""
-        superblock = self._volume.superblock
-        kinds = L.FILE_TYPES if superblock.incompat & L.INCOMPAT_FILETYPE else _NO_FILE_TYPES
-        inodes_count = superblock.inodes_count
+        kinds = L.FILE_TYPES if self._volume.superblock.incompat & L.INCOMPAT_FILETYPE else _NO_FILE_TYPES
         any_byte = self._inode.flags & L.FL_ENCRYPT
         append = found.append
         last = end - L.DIR_ENTRY_MIN_BYTES
@@ -146,36 +151,24 @@ class DirectoryReader:
             if inode:
                 name = data[position + 8 : position + 8 + name_len]
                 if name_len > 2 or name not in _DOTS:
-                    if inode > inodes_count or not name_len or (0 in name and not any_byte):
-                        offset = device_offset + position - start
-                        raise _bad(f"inode {inode} of {inodes_count} has the name {name!r}", offset, actual=inode)
+                    if not name_len or (0 in name and not any_byte):
+                        raise _bad(f"inode {inode} has the name {name!r}", device_offset + position - start)
                     try:
                         append((name.decode(), inode, kinds[file_type]))
                     except UnicodeDecodeError:
                         append((name.decode("utf-8", "surrogateescape"), inode, kinds[file_type]))
             position = following
 
-    def _verify(self, seed: int, piece: bytes, start: int, end: int, device_offset: int) -> None:
-        """Check the checksum in the tail of a leaf or of a hash tree block."""
-        at = end - L.DIR_TAIL_BYTES
-        if piece[at : end - 4] == L.DIR_TAIL:
-            covered, tail = piece[start:at], piece[end - 4 : end]
-        else:
-            covered, tail = self._hash_tree_checksum(piece[start:end], device_offset)
-        stored = int.from_bytes(tail, "little")
-        computed = checksums.stored(checksums.crc32c(seed, covered))
-        if computed != stored:
-            raise self._volume.mismatch(_STRUCTURE, device_offset, stored=stored, computed=computed)
-
-    def _hash_tree_checksum(self, block: bytes, device_offset: int) -> tuple[bytes, bytes]:
-        """What the checksum of an interior block of a hash tree covers, and the checksum (``dx_tail``)."""
+    def _hash_tree_checksum(self, seed: int, piece: bytes, start: int, end: int, device_offset: int) -> tuple[int, int]:
+        """The checksum of an interior block of a hash tree, and where in `piece` it is stored."""
+        block = piece[start:end]
         at = self._count_offset(block)
         limit, count = L.DX_COUNT_LIMIT.unpack_from(block, at)
         tail = at + limit * L.DX_ENTRY_BYTES
         if not at or count > limit or tail + L.DX_TAIL_BYTES > len(block):
             raise _bad("has no checksum", device_offset)
         covered = block[: at + count * L.DX_ENTRY_BYTES] + block[tail : tail + 4] + bytes(4)
-        return covered, block[tail + 4 : tail + 8]
+        return extend(seed, covered) ^ _MASK, start + tail + 4
 
     def _count_offset(self, block: bytes) -> int:
         """Where ``dx_countlimit`` lies in an interior block of a hash tree; 0 where it is none."""
@@ -212,6 +205,10 @@ def spans_of(volume: Volume, inode: InodeStat, data: FileData) -> Spans:
             raise _bad("the block appears twice in one directory", offset)
         expected = offset + length
     return spans
+
+
+def _nokey_names(found: DirEntries) -> DirEntries:
+    return [(nokey_name(name.encode("utf-8", "surrogateescape")), inode, kind) for name, inode, kind in found]
 
 
 def nokey_name(name: bytes) -> str:

@@ -62,10 +62,9 @@ class Ext4FileSystem(FileSystem[int]):
         self._volume = Volume(device, superblock, verify=verify)
         self.warnings = self._volume.warnings
         self._groups = GroupTable(self._volume)
-        self._inodes = InodeTable(self._volume, self._groups)
+        self._inodes = InodeTable(self._groups)
         self._listings: dict[int, _Listing] = {}
         self._cached_names = 0
-        self._last: InodeStat | None = None
         if self.size > device.size:
             self.warnings.append(f"the filesystem has {self.size} bytes, its device {device.size}")
 
@@ -79,9 +78,11 @@ class Ext4FileSystem(FileSystem[int]):
 
     def usage(self) -> Usage:
         superblock = self._superblock
-        free_clusters, free_inodes = self._groups.free_counts()
+        free, free_inodes = superblock.free_blocks_count, superblock.free_inodes_count
+        if not superblock.clean or superblock.incompat & L.INCOMPAT_RECOVER:
+            free_clusters, free_inodes = self._groups.free_counts()
+            free = free_clusters * superblock.cluster_blocks
         overhead = self._groups.overhead_blocks(self._journal_blocks())
-        free = free_clusters * superblock.cluster_blocks
         reserved = superblock.reserved_blocks_count + self._reserved_clusters() * superblock.cluster_blocks
         size = max(0, superblock.blocks_count - overhead)
         return Usage(
@@ -96,7 +97,7 @@ class Ext4FileSystem(FileSystem[int]):
         number = self._superblock.journal_inode
         if not self._superblock.compat & L.COMPAT_HAS_JOURNAL or not number:
             return 0
-        return self._inodes.stat(number, special=True).st_size // self.block_size
+        return self._inodes.read(number).st_size // self.block_size
 
     def _reserved_clusters(self) -> int:
         if not self._superblock.incompat & L.INCOMPAT_EXTENTS:
@@ -105,20 +106,14 @@ class Ext4FileSystem(FileSystem[int]):
         return min(clusters // _RESERVED_SHARE, _MAX_RESERVED_CLUSTERS)
 
     def node_stat(self, node: int) -> InodeStat:
-        inode = self._last = self._inodes.stat(node)
-        return inode
-
-    def _inode(self, node: int) -> InodeStat:
-        """The inode of a node that a caller has most likely just looked at."""
-        inode = self._last
-        return inode if inode is not None and inode.st_ino == node else self.node_stat(node)
+        return self._inodes.stat(node)
 
     def node_entries(self, node: int) -> Iterator[tuple[str, int, int]]:
         """The names in a directory. A damaged block fails alone: its error is raised after the other blocks' names."""
         return chain.from_iterable(self._read_directory(self._directory_inode(node)))
 
     def _directory_inode(self, node: int) -> InodeStat:
-        inode = self._inode(node)
+        inode = self._inodes.stat(node)
         if inode.st_mode >> 12 != _DIRECTORY:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         return inode
@@ -166,7 +161,7 @@ class Ext4FileSystem(FileSystem[int]):
         return listing
 
     def node_target(self, node: int) -> str:
-        inode = self._inode(node)
+        inode = self._inodes.stat(node)
         if inode.st_mode >> 12 != _LINK:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         self._refuse_encrypted(inode)
@@ -184,7 +179,7 @@ class Ext4FileSystem(FileSystem[int]):
         return target.decode("utf-8", "surrogateescape")
 
     def node_data(self, node: int) -> BlockDevice:
-        inode = self._inode(node)
+        inode = self._inodes.stat(node)
         if inode.st_mode >> 12 != _REGULAR:
             raise OSError(errno.EINVAL, "Not a regular file")
         flags = inode.flags
@@ -238,7 +233,7 @@ class Ext4FileSystem(FileSystem[int]):
     def node_xattrs(self, node: int) -> dict[str, bytes]:
         from guestctl.disk.filesystems.ext4 import xattrs
 
-        inode = self._inode(node)
+        inode = self._inodes.stat(node)
         area, offset = self._xattr_area(node)
         attributes = xattrs.parse_inode_body(area, self._ea_value, offset=offset)
         number = inode.file_acl
@@ -258,7 +253,7 @@ class Ext4FileSystem(FileSystem[int]):
         if len(raw) > L.GOOD_OLD_INODE_BYTES:
             extra_isize = int.from_bytes(raw[L.I_EXTRA_ISIZE : L.I_EXTRA_ISIZE + 2], "little")
             start = L.GOOD_OLD_INODE_BYTES + extra_isize if extra_isize else len(raw)
-        return memoryview(raw)[start:], self._inodes.offset(ino) + start
+        return memoryview(raw)[start:], self._groups.inode_offset(ino) + start
 
     def _verify_xattr_block(self, block: memoryview, number: int, offset: int) -> None:
         from guestctl.disk.filesystems.ext4.xattrs import verify_block
@@ -287,7 +282,7 @@ class Ext4FileSystem(FileSystem[int]):
 
     def journal(self) -> BlockDevice:
         """The content of the journal inode."""
-        inode = self._inodes.stat(self._superblock.journal_inode, special=True)
+        inode = self._inodes.read(self._superblock.journal_inode)
         return self._mapped(inode, inode.st_size)
 
 

@@ -8,7 +8,7 @@ a time as their groups are needed, so that opening a large filesystem costs what
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from guestctl.block.device import Buffer
 from guestctl.core.errors import InvalidFormat
@@ -23,12 +23,17 @@ class GroupTable:
     """The block group descriptors of a filesystem."""
 
     def __init__(self, volume: Volume) -> None:
-        self._volume = volume
+        self.volume = volume
         self._device = volume.device
         self._superblock = volume.superblock
         self._per_block = volume.block_size // volume.superblock.desc_size
         self._verify = volume.verify
         self._tables: dict[int, int] = {}
+
+    def inode_offset(self, ino: int) -> int:
+        """Where the inode `ino` lies on the device, in bytes."""
+        group, index = divmod(ino - 1, self._superblock.inodes_per_group)
+        return self.inode_table(group) + index * self._superblock.inode_size
 
     def inode_table(self, group: int) -> int:
         """The offset of the inode table of `group` in bytes."""
@@ -81,7 +86,7 @@ class GroupTable:
         else:
             return
         if computed != stored:
-            raise self._volume.mismatch(_STRUCTURE, offset, stored=stored, computed=computed)
+            raise self.volume.mismatch(_STRUCTURE, offset, stored=stored, computed=computed)
 
     def has_superblock(self, group: int) -> bool:
         """Whether `group` begins with a superblock or a copy of it."""
@@ -126,21 +131,26 @@ class GroupTable:
             return superblock.overhead_clusters * superblock.cluster_blocks
         inode_blocks = superblock.inodes_per_group * superblock.inode_size // superblock.block_size
         overhead = superblock.first_data_block + journal_blocks + superblock.groups_count * (inode_blocks + 2)
-        for group in range(superblock.groups_count):
-            copy = self.has_superblock(group)
-            overhead += self._descriptor_blocks_in(group, copy)
-            if copy:
-                overhead += 1 + superblock.reserved_gdt_blocks
-        return overhead
-
-    def _descriptor_blocks_in(self, group: int, copy: bool) -> int:
-        superblock = self._superblock
-        meta_group, index = divmod(group, self._per_block)
+        copies = self._groups_with_superblock()
+        overhead += len(copies) * (1 + superblock.reserved_gdt_blocks)
+        descriptor_blocks = -(-superblock.groups_count // self._per_block)
         if not superblock.incompat & L.INCOMPAT_META_BG:
-            return -(-superblock.groups_count // self._per_block) if copy else 0
-        if meta_group < superblock.first_meta_bg:
-            return superblock.first_meta_bg if copy else 0
-        return int(index in (0, 1, self._per_block - 1))
+            return overhead + len(copies) * descriptor_blocks
+        first_meta = min(superblock.first_meta_bg, descriptor_blocks)
+        overhead += first_meta * sum(group < first_meta * self._per_block for group in copies)
+        # Each meta block group has its block of descriptors in its first, second and last group.
+        whole, rest = divmod(superblock.groups_count, self._per_block)
+        in_rest = min(rest, 2) if whole >= first_meta else 0
+        return overhead + len({0, 1, self._per_block - 1}) * max(0, whole - first_meta) + in_rest
+
+    def _groups_with_superblock(self) -> Collection[int]:
+        count = self._superblock.groups_count
+        if self._superblock.compat & L.COMPAT_SPARSE_SUPER2:
+            return {0, *(group for group in self._superblock.backup_groups if group < count)}
+        if not self._superblock.ro_compat & L.RO_COMPAT_SPARSE_SUPER:
+            return range(count)
+        powers = {base**power for base in (3, 5, 7) for power in range(count.bit_length())}
+        return {0, *(group for group in powers if group < count)}
 
 
 def _u32(raw: bytes, offset: int) -> int:

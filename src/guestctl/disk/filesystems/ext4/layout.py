@@ -21,11 +21,11 @@ CHECKSUM_CRC32C = 1
 SUPERBLOCK = struct.Struct(
     "<"
     "III"  # 0x00 s_inodes_count s_blocks_count_lo s_r_blocks_count_lo
-    "8xI"  # 0x0C s_first_data_block at 0x14
+    "III"  # 0x0C s_free_blocks_count_lo s_free_inodes_count s_first_data_block
     "II"  # 0x18 s_log_block_size s_log_cluster_size
     "III"  # 0x20 s_blocks_per_group s_clusters_per_group s_inodes_per_group
     "12xH"  # 0x2C s_magic at 0x38
-    "4xH8x"  # 0x3A s_minor_rev_level at 0x3E
+    "H2xH8x"  # 0x3A s_state, s_minor_rev_level at 0x3E
     "4xI"  # 0x48 s_rev_level at 0x4C
     "8xH2x"  # 0x50 s_inode_size at 0x58
     "III"  # 0x5C s_feature_compat s_feature_incompat s_feature_ro_compat
@@ -34,7 +34,7 @@ SUPERBLOCK = struct.Struct(
     "16xI4x"  # 0xD0 s_journal_inum at 0xE0
     "22xH4xI"  # 0xE8 s_desc_size at 0xFE, s_first_meta_bg at 0x104
     "72xII"  # 0x108 s_blocks_count_hi at 0x150, s_r_blocks_count_hi
-    "8xI16x"  # 0x158 s_flags at 0x160
+    "I4xI16x"  # 0x158 s_free_blocks_count_hi, s_flags at 0x160
     "xB202x"  # 0x174 s_checksum_type at 0x175
     "8xIII28x"  # 0x240 s_overhead_clusters at 0x248, s_backup_bgs
     "I392xI"  # 0x270 s_checksum_seed, s_checksum at 0x3FC
@@ -48,6 +48,8 @@ class SuperblockFields(NamedTuple):
     s_inodes_count: int
     s_blocks_count_lo: int
     s_r_blocks_count_lo: int
+    s_free_blocks_count_lo: int
+    s_free_inodes_count: int
     s_first_data_block: int
     s_log_block_size: int
     s_log_cluster_size: int
@@ -55,6 +57,7 @@ class SuperblockFields(NamedTuple):
     s_clusters_per_group: int
     s_inodes_per_group: int
     s_magic: int
+    s_state: int
     s_minor_rev_level: int
     s_rev_level: int
     s_inode_size: int
@@ -69,6 +72,7 @@ class SuperblockFields(NamedTuple):
     s_first_meta_bg: int
     s_blocks_count_hi: int
     s_r_blocks_count_hi: int
+    s_free_blocks_count_hi: int
     s_flags: int
     s_checksum_type: int
     s_overhead_clusters: int
@@ -78,6 +82,8 @@ class SuperblockFields(NamedTuple):
     s_checksum: int
 
 
+STATE_VALID = 0x1
+STATE_ERROR = 0x2
 FLAGS_TEST_FILESYS = 0x4
 
 MAX_LOG_BLOCK_SIZE = 6  # 64 KiB

@@ -30,6 +30,9 @@ class Superblock:
     inodes_count: int
     blocks_count: int
     reserved_blocks_count: int
+    clean: bool  # unmounted without errors, so that the two counts below hold
+    free_blocks_count: int
+    free_inodes_count: int
     first_data_block: int
     block_size: int
     cluster_blocks: int
@@ -152,6 +155,9 @@ def parse_superblock(data: bytes, *, verify: bool = True) -> Superblock:
         inodes_count=fields.s_inodes_count,
         blocks_count=_blocks_count(fields),
         reserved_blocks_count=fields.s_r_blocks_count_lo | (fields.s_r_blocks_count_hi << 32 if wide else 0),
+        clean=fields.s_state & (L.STATE_VALID | L.STATE_ERROR) == L.STATE_VALID,
+        free_blocks_count=fields.s_free_blocks_count_lo | (fields.s_free_blocks_count_hi << 32 if wide else 0),
+        free_inodes_count=fields.s_free_inodes_count,
         first_data_block=fields.s_first_data_block,
         block_size=1024 << fields.s_log_block_size,
         cluster_blocks=1 << (fields.s_log_cluster_size - fields.s_log_block_size) if bigalloc else 1,
