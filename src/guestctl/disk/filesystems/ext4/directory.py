@@ -120,10 +120,14 @@ class DirectoryReader:
         try:
             if self._seed is not None:
                 tail = end - L.DIR_TAIL_BYTES
-                if piece[tail : end - 4] == L.DIR_TAIL:
+                # The root of a hash tree was a leaf once, and keeps what looks like a leaf's tail.
+                count_offset = self._count_offset(piece[start:end]) if self._inode.flags & L.FL_INDEX else 0
+                if piece[tail : end - 4] == L.DIR_TAIL and not count_offset:
                     computed, at = extend(self._seed, piece[start:tail]) ^ _MASK, end - 4
                 else:
-                    computed, at = self._hash_tree_checksum(self._seed, piece, start, end, device_offset)
+                    block = piece[start:end]
+                    computed, at = self._hash_tree_checksum(self._seed, block, count_offset, device_offset)
+                    at += start
                 stored = int.from_bytes(piece[at : at + 4], "little")
                 if computed != stored:
                     raise self._volume.mismatch(_STRUCTURE, device_offset, stored=stored, computed=computed)
@@ -159,21 +163,20 @@ class DirectoryReader:
                         append((name.decode("utf-8", "surrogateescape"), inode, kinds[file_type]))
             position = following
 
-    def _hash_tree_checksum(self, seed: int, piece: bytes, start: int, end: int, device_offset: int) -> tuple[int, int]:
-        """The checksum of an interior block of a hash tree, and where in `piece` it is stored."""
-        block = piece[start:end]
-        at = self._count_offset(block)
+    def _hash_tree_checksum(self, seed: int, block: bytes, at: int, device_offset: int) -> tuple[int, int]:
+        """The checksum of an interior block of a hash tree, and where in it it is stored.
+
+        `at` is where ``dx_countlimit`` lies, or 0 where the block has none.
+        """
         limit, count = L.DX_COUNT_LIMIT.unpack_from(block, at)
         tail = at + limit * L.DX_ENTRY_BYTES
         if not at or count > limit or tail + L.DX_TAIL_BYTES > len(block):
             raise _bad("has no checksum", device_offset)
         covered = block[: at + count * L.DX_ENTRY_BYTES] + block[tail : tail + 4] + bytes(4)
-        return extend(seed, covered) ^ _MASK, start + tail + 4
+        return extend(seed, covered) ^ _MASK, tail + 4
 
     def _count_offset(self, block: bytes) -> int:
         """Where ``dx_countlimit`` lies in an interior block of a hash tree; 0 where it is none."""
-        if not self._inode.flags & L.FL_INDEX:
-            return 0
         dot_rec_len, dotdot_rec_len, info_length = L.DX_ROOT.unpack_from(block)
         if dot_rec_len == len(block) or (len(block) == L.BIGGEST_BLOCK_BYTES and dot_rec_len in (0, 0xFFFF)):
             return L.DX_NODE_COUNT_OFFSET
