@@ -1,14 +1,16 @@
-"""Raw images: the file is the disk."""
+"""Raw images: the file is the disk, with zeros up to a whole number of sectors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from guestctl.block.device import BlockDevice, Buffer, Run
+from guestctl.block.device import BlockDevice, Buffer, Extent, MappedDevice
 from guestctl.core.errors import UnsupportedFeature
 from guestctl.core.types import DiskFormat
 from guestctl.disk.reader import DiskReader, ImageFile, MapEntry
+
+_SECTOR_BYTES = 512  # qemu's, whatever the host's device has
 
 
 def open_reader(image: ImageFile) -> DiskReader:
@@ -17,22 +19,25 @@ def open_reader(image: ImageFile) -> DiskReader:
     return RawReader(image.device, image.path)
 
 
-class RawReader(DiskReader):
+class RawReader(DiskReader, MappedDevice):
     """A raw image. The holes of its file are zeros that need not be read."""
 
     format = DiskFormat.RAW
 
     def __init__(self, device: BlockDevice, path: str) -> None:
         self.path = path
-        self.size = device.size
+        self.size = -(-device.size // _SECTOR_BYTES) * _SECTOR_BYTES
         self.sector_size = device.sector_size
         self._device = device
 
     def read(self, offset: int, length: int) -> Buffer:
-        return self._device.read(offset, length)
+        if offset + length <= self._device.size:
+            return self._device.read(offset, length)
+        return super().read(offset, length)
 
-    def runs(self, offset: int, length: int) -> Iterator[Run]:
-        return self._device.runs(offset, length)
+    def extent(self, offset: int) -> Extent:
+        end = self._device.size
+        return Extent(0, end, self._device) if offset < end else Extent(end, self.size - end, None)
 
     def close(self) -> None:
         self._device.close()

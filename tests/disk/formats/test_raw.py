@@ -1,0 +1,64 @@
+"""Raw images against qemu-img."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conformance import check_device
+from guestctl.core.errors import EndOfDevice
+from guestctl.disk.reader import DiskReader
+
+Run = Callable[..., str]
+MIB = 1 << 20
+
+
+@pytest.fixture
+def sparse(tmp_path: Path) -> Path:
+    """A hole, a megabyte of data, a hole, and data up to an odd end."""
+    path = tmp_path / "sparse.raw"
+    with path.open("wb") as file:
+        file.seek(3 * MIB)
+        file.write(b"data" * (MIB // 4))
+        file.seek(10 * MIB)
+        file.write(b"x" * 1000)
+    return path
+
+
+def test_content(sparse: Path) -> None:
+    flat = sparse.read_bytes()
+    with DiskReader.open(sparse) as reader:
+        assert reader.format == "raw"
+        check_device(reader, flat + bytes(-len(flat) % 512))
+        holes = [(run.offset, run.length) for run in reader.runs(0, reader.size) if run.source is None]
+        assert holes[:2] == [(0, 3 * MIB), (4 * MIB, 6 * MIB)]
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 4096])
+def test_sizes(run: Run, tmp_path: Path, size: int) -> None:
+    """qemu-img makes whole sectors of a file, with zeros at the end."""
+    path, converted = tmp_path / "disk.raw", tmp_path / "converted.raw"
+    path.write_bytes(b"\xaa" * size)
+    run("qemu-img", "convert", "-f", "raw", "-O", "raw", path, converted)
+    with DiskReader.open(path, format="raw") as reader:
+        assert bytes(reader.read(0, reader.size)) == converted.read_bytes()
+        with pytest.raises(EndOfDevice):
+            reader.read(reader.size, 1)
+
+
+def test_info(run: Run, sparse: Path) -> None:
+    theirs = json.loads(run("qemu-img", "info", "-f", "raw", "--output=json", sparse))
+    theirs.pop("children", None)
+    theirs.pop("format-specific", None)  # the extent size hint of the file system, where it has one
+    with DiskReader.open(sparse) as reader:
+        assert reader.info() == theirs
+
+
+def test_map(run: Run, sparse: Path) -> None:
+    theirs = json.loads(run("qemu-img", "map", "-f", "raw", "--output=json", sparse))
+    with DiskReader.open(sparse) as reader:
+        ours = [(e.start, e.length, e.depth, e.present, e.zero, e.data, e.offset) for e in reader.map()]
+    assert ours == [(e["start"], e["length"], 0, e["present"], e["zero"], e["data"], e["offset"]) for e in theirs]
