@@ -43,12 +43,12 @@ class Kind(IntEnum):
 
 
 class Mapping(NamedTuple):
-    """A guest range of one kind, in bytes; ``host_offset`` is where it starts, if it is stored as it is."""
+    """A guest range of one kind, in bytes; ``host_offset`` is its place in the file, whether in use or not."""
 
     kind: Kind
     start: int
     length: int
-    host_offset: int = 0
+    host_offset: int | None = None
 
 
 class CompressedCluster(NamedTuple):
@@ -156,7 +156,8 @@ class ClusterMap:
             number = _empty(entries, index)
         if part.bitmaps is not None:
             number = min(number, _equal(part.bitmaps, index, stop, repeat(part.bitmaps[index])))
-        return Mapping(kind, start, number << self._cluster_bits, host_offset)
+        placed = host_offset if self._is_allocated(entry) and kind is not Kind.ZERO_PLAIN else None
+        return Mapping(kind, start, number << self._cluster_bits, placed)
 
     def _compressed(self, part: L2Slice, index: int, start: int) -> Mapping:
         if self._has_data_file:
@@ -193,7 +194,8 @@ class ClusterMap:
             kind = Kind.DATA
         elif state == (0, 1):
             kind = Kind.ZERO_ALLOCATED if allocated else Kind.ZERO_PLAIN
-        return Mapping(kind, start + skip, last - first << subcluster_bits, host_offset + skip)
+        placed = host_offset + skip if allocated else None
+        return Mapping(kind, start + skip, last - first << subcluster_bits, placed)
 
     def _without_table(self, number: int) -> Mapping:
         """Unallocated up to the next L2 table."""

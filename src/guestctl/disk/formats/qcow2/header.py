@@ -98,12 +98,12 @@ def parse_header(buffer: Buffer) -> Header:
     """The fixed part of the header, which begins `buffer` (112 bytes, or all of a shorter file)."""
     if len(buffer) < layout.HEADER_V2.size:
         raise _invalid(f"the file ends after {len(buffer)} bytes", 0, expected=layout.HEADER_V2.size)
-    magic, version, *fields = layout.HEADER_V2.unpack_from(buffer)
+    magic, version, backing_offset, backing_size, cluster_bits, size, *rest = layout.HEADER_V2.unpack_from(buffer)
     if magic != layout.MAGIC:
         raise _invalid(f"magic is {magic!r}", 0, expected=layout.MAGIC, actual=magic)
     if version not in (2, 3):
         raise UnsupportedFeature(f"qcow version {version} (versions 2 and 3 are read)", feature=f"version {version}")
-    fields[4] -= fields[4] % _SECTOR_BYTES
+    fields = (backing_offset, backing_size, cluster_bits, size & -_SECTOR_BYTES, *rest)
     header = Header(version, *fields) if version == 2 else Header(version, *fields, *_parse_version_3(buffer))
     _check_fields(header)
     return header

@@ -59,18 +59,16 @@ class _Mapper:
             found = self._below.at(offset, length)
             return found._replace(depth=found.depth + depth)
         kind = mapping.kind
-        if kind is Kind.UNALLOCATED:
-            return MapEntry(offset, length, depth, present=False, zero=True, data=False, compressed=False)
         if kind is Kind.COMPRESSED:
             return MapEntry(offset, length, depth, present=True, zero=False, data=True, compressed=True)
-        zero = kind is not Kind.DATA
-        host_offset: int | None = mapping.host_offset + offset - mapping.start
-        if kind is Kind.DATA and host_offset is not None:
+        present, zero, data = kind is not Kind.UNALLOCATED, kind is not Kind.DATA, kind is Kind.DATA
+        # Encrypted bytes do not lie in the file as they are. Subclusters have a place before they are allocated.
+        if mapping.host_offset is None or level.header.crypt_method:
+            return MapEntry(offset, length, depth, present, zero, data, compressed=False)
+        host_offset = mapping.host_offset + offset - mapping.start
+        if data:
             length, zero = self._hole(level, depth, host_offset, length)
-        filename = level.data_path
-        if kind is Kind.ZERO_PLAIN or level.header.crypt_method:  # encrypted bytes do not lie there as they are
-            host_offset = filename = None
-        return MapEntry(offset, length, depth, True, zero, kind is Kind.DATA, False, host_offset, filename)
+        return MapEntry(offset, length, depth, present, zero, data, False, host_offset, level.data_path)
 
     def _hole(self, level: Qcow2Reader, depth: int, host_offset: int, length: int) -> tuple[int, bool]:
         """Length and nature of what begins at `host_offset`: a hole of the file or not.

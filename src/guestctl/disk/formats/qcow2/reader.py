@@ -73,18 +73,24 @@ class Qcow2Reader(DiskReader, MappedDevice):
     def open_files(self) -> None:
         """Open the external data file and the backing chain."""
         if self.header.has_data_file:
-            name = self.extensions.data_file
-            if name is None:
-                raise UnsupportedFeature(
-                    f"{self.path}: the header does not name the external data file", feature="external data file"
-                )
-            reference = parse_reference(name, None)
-            self.data = self.image.open_file(reference.path, role="data file")
-            self.data_path = self.image.resolve(reference.path)
+            path = self._data_file_name()
+            self.data = self.image.open_file(path, role="data file")
+            self.data_path = self.image.resolve(path)
         if self.extensions.backing_file is not None:
             reference = parse_reference(self.extensions.backing_file, self.extensions.backing_format)
             self.backing = self.image.open_image(reference.path, reference.format, role="backing file")
         self._complete = True
+
+    def _data_file_name(self) -> str:
+        name = self.extensions.data_file
+        if name is None:
+            message = f"{self.path}: the header does not name the external data file"
+            raise UnsupportedFeature(message, feature="external data file")
+        reference = parse_reference(name, None)
+        if reference.format not in (None, "raw"):
+            message = f"{self.path}: an external data file of format {reference.format!r}"
+            raise UnsupportedFeature(message, feature=f"data file format {reference.format}")
+        return reference.path
 
     def read(self, offset: int, length: int) -> Buffer:
         # The fast path, for small reads: one plain cluster of this file, whose L2 slice is at hand.
@@ -206,7 +212,7 @@ class Qcow2Reader(DiskReader, MappedDevice):
     def _stored(self, offset: int, mapping: Mapping, stop: int) -> Extent:
         """Clusters that are stored as they are; the last may end past the file, and then in zeros."""
         self._require_content()
-        assert self.data is not None
+        assert self.data is not None and mapping.host_offset is not None
         host_offset = mapping.host_offset + offset - mapping.start
         available = self.data.size - host_offset
         if available >= stop - offset:
