@@ -19,7 +19,7 @@ from typing import NamedTuple
 from guestctl.block.device import BlockDevice, Buffer
 from guestctl.core.errors import ChecksumMismatch, EndOfDevice, InvalidFormat, UnsupportedFeature
 from guestctl.disk.partition import Partition, PartitionTable
-from guestctl.disk.partitions.types import GPT_TYPES
+from guestctl.disk.partition_types import GPT_TYPES
 
 # Partition attributes, table 5.8.
 REQUIRED_PARTITION = 1 << 0

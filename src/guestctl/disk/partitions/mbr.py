@@ -20,7 +20,7 @@ from typing import NamedTuple
 from guestctl.block.device import BlockDevice, Buffer
 from guestctl.disk.filesystems import PROBES
 from guestctl.disk.partition import Partition, PartitionTable
-from guestctl.disk.partitions.types import MBR_TYPES
+from guestctl.disk.partition_types import MBR_TYPES
 
 _SECTOR_BYTES = 512  # that hold a table, whatever the sector size
 _SIGNATURE_OFFSET = 440  # the disk's, 4 bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import re
 import stat
 import struct
@@ -133,7 +134,10 @@ def test_fragmented_files(make_volume: Any, tmp_path: Path, bits: str) -> None:
         device = filesystem.node_data(filesystem.resolve("/large"))
         data = large.read_bytes()
         assert device.read(0, device.size) == data
-        for offset, length in ((0, 1), (511, 2), (1023, 5000), (99_999, 2), (50_000, 50_001)):
+        chance = random.Random(bits)
+        starts = [chance.randrange(len(data)) for _ in range(200)]
+        ranges = [(start, chance.randrange(len(data) - start + 1)) for start in starts]
+        for offset, length in ((0, 1), (511, 2), (1023, 5000), (99_999, 2), (50_000, 50_001), *ranges):
             assert device.read(offset, length) == data[offset : offset + length]
         found = [
             (

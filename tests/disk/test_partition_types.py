@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from guestctl.disk.partitions.types import GPT_TYPES, MBR_TYPES
+from guestctl.disk.partition_types import GPT_TYPES, MBR_TYPES
 
 
 @pytest.mark.parametrize("label", ["gpt", "dos"])
