@@ -88,7 +88,7 @@ def open_extents(volume: Volume, inode: InodeStat, size: int) -> FileData:
 
 def single_extent(volume: Volume, inode: InodeStat, size: int) -> Extent | None:
     """The extent of a file that lies in one piece, as most do; None for all others, sound or not."""
-    magic, entries, maximum, depth, block, length, start_hi, start_lo = _single(inode.raw, L.I_BLOCK_OFFSET)
+    magic, entries, maximum, depth, block, length, start_hi, start_lo = _single(inode.data, inode.at + L.I_BLOCK_OFFSET)
     if magic != L.EXTENT_MAGIC or entries != 1 or maximum != L.ROOT_EXTENTS or depth or block:
         return None
     physical = start_lo | start_hi << 32
@@ -106,7 +106,7 @@ class _ExtentTree:
         self._inode = inode
         self._size = size
         self._root_offset = inode.offset + L.I_BLOCK_OFFSET
-        self._root = inode.raw[L.I_BLOCK_OFFSET : L.I_BLOCK_END]
+        self._root = inode.i_block
         self.depth = self._check_header(self._root, self._root_offset, None)
 
     def root_runs(self) -> list[tuple[int, int, int]]:

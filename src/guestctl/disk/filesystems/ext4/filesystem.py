@@ -171,7 +171,7 @@ class Ext4FileSystem(FileSystem[int]):
         if inode.flags & L.FL_INLINE_DATA:
             target = self._inline_data(inode)
         elif size < L.I_BLOCK_BYTES and not inode.flags & L.FL_EXTENTS:
-            target = inode.raw[L.I_BLOCK_OFFSET : L.I_BLOCK_OFFSET + size]
+            target = inode.i_block[:size]
         else:
             target = bytes(self._mapped(inode, size).read(0, size))
         if not target or b"\0" in target:
@@ -220,10 +220,8 @@ class Ext4FileSystem(FileSystem[int]):
         """
         from guestctl.disk.filesystems.ext4.xattrs import raw_inline_data
 
-        start = L.I_BLOCK_OFFSET
-        if inode.is_dir():
-            start += L.INLINE_DIR_PARENT_BYTES
-        areas = [(inode.offset + start, inode.raw[start : L.I_BLOCK_END])]
+        start = L.INLINE_DIR_PARENT_BYTES if inode.is_dir() else 0
+        areas = [(inode.offset + L.I_BLOCK_OFFSET + start, inode.i_block[start:])]
         area, offset = self._xattr_area(inode.st_ino)
         rest = raw_inline_data(area, offset=offset)
         if rest:

@@ -30,7 +30,7 @@ class _BlockMap:
         self._volume = volume
         self._size = size
         self._offset = inode.offset + L.I_BLOCK_OFFSET
-        self._pointers: tuple[int, ...] = L.BLOCK_MAP.unpack_from(inode.raw, L.I_BLOCK_OFFSET)
+        self._pointers: tuple[int, ...] = L.BLOCK_MAP.unpack(inode.i_block)
         self._per_block = volume.block_size // 4
 
     def direct(self) -> Window:

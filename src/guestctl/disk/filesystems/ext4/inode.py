@@ -10,125 +10,131 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection
+from itertools import repeat
+from typing import Any
 
 from google_crc32c import extend
 
 from guestctl.core.errors import InvalidFormat
 from guestctl.disk.filesystems.ext4 import checksums
 from guestctl.disk.filesystems.ext4 import layout as L
-from guestctl.disk.filesystems.ext4.checksums import inode_prefix
 from guestctl.disk.filesystems.ext4.groups import GroupTable
 from guestctl.disk.stat import FileStat
 
 # Tables are read in chunks this long: files made together lie together, and a chunk is small enough
 # to be a slice of a mapped file.
 _CHUNK_BYTES = 16 << 10
-_MAX_CHUNKS = 512  # some 20 MiB
-_MASK = 0xFFFFFFFF
+_MAX_CHUNKS = 512  # 8 MiB
 _DIRECTORY, _REGULAR = 0x4, 0x8
 _FILE_TYPES = frozenset((0x1, 0x2, _DIRECTORY, 0x6, _REGULAR, 0xA, 0xC))  # i_mode >> 12
 _STRUCTURE = "inode"
 
 _head = L.INODE_HEAD.unpack_from
+# Each byte with its bits inverted: turns stored checksums into the states they were made from.
+_INVERTED = bytes(range(255, -1, -1))
 
 
-def _field(decode: Callable[[InodeStat], int]) -> Any:
-    """A field that is decoded when it is asked for; untyped, since `FileStat` declares its type."""
+def _field(layout: struct.Struct) -> Any:
+    """One field, decoded when it is asked for; untyped, since `FileStat` declares its type."""
+    unpack = layout.unpack_from
+
+    def decode(self: InodeStat) -> Any:
+        return unpack(self.data, self.at)[0]
+
     return property(decode)
 
 
-def _time(layout: struct.Struct) -> Any:
+def _pair(layout: struct.Struct, join: Callable[[int, int], int]) -> Any:
+    """A field in two parts."""
     unpack = layout.unpack_from
 
     def decode(self: InodeStat) -> int:
-        seconds, extra = unpack(self.raw)
-        # "Inode Timestamps": two bits extend the seconds, thirty are nanoseconds.
-        nanoseconds: int = (seconds + ((extra & 3) << 32)) * 1_000_000_000 + (extra >> 2)
-        return nanoseconds
+        return join(*unpack(self.data, self.at))
 
     return property(decode)
 
 
-class _Fields(NamedTuple):
-    st_ino: int
-    st_mode: int
-    st_size: int
-    flags: int
-    generation: int
-    raw: bytes  # the inode, zeros where i_extra_isize does not reach
-    groups: GroupTable
+def _nanoseconds(seconds: int, extra: int) -> int:
+    """Section "Inode Timestamps": two bits of `extra` extend the seconds, thirty are nanoseconds."""
+    return (seconds + ((extra & 3) << 32)) * 1_000_000_000 + (extra >> 2)
 
 
-class InodeStat(_Fields, FileStat):  # type: ignore[misc]  # FileStat's attributes can be set, these cannot
-    """The attributes of an inode, those that are asked for less often decoded when they are."""
+def _with_high_half(low: int, high: int) -> int:
+    return low | high << 16
 
-    __slots__ = ()
 
-    st_atime_ns: int = _time(L.INODE_ATIME)
-    st_mtime_ns: int = _time(L.INODE_MTIME)
-    st_ctime_ns: int = _time(L.INODE_CTIME)
+class InodeStat(FileStat):
+    """The attributes of an inode, decoded as they are asked for.
 
-    @_field
-    def st_nlink(self) -> int:
-        (links,) = L.INODE_LINKS.unpack_from(self.raw)
-        return int(links)
+    The inode is at `at` in `data`, with zeros where ``i_extra_isize`` does not reach.
+    """
 
-    @_field
-    def st_uid(self) -> int:
-        low, _, high, _ = L.INODE_OWNER.unpack_from(self.raw)
-        return int(low | high << 16)
+    __slots__ = ("_groups", "at", "data", "st_ino", "st_mode", "st_size")
 
-    @_field
-    def st_gid(self) -> int:
-        _, low, _, high = L.INODE_OWNER.unpack_from(self.raw)
-        return int(low | high << 16)
+    def __init__(self, ino: int, mode: int, size: int, data: bytes, at: int, groups: GroupTable) -> None:
+        self.st_ino = ino
+        self.st_mode = mode
+        self.st_size = size
+        self.data = data
+        self.at = at
+        self._groups = groups
 
-    @_field
-    def st_blocks(self) -> int:
-        low, high = L.INODE_BLOCKS.unpack_from(self.raw)
-        if not self.groups.volume.superblock.ro_compat & L.RO_COMPAT_HUGE_FILE:
-            return int(low)
-        blocks = int(low | high << 32)
-        return blocks << (self.groups.volume.block_shift - 9) if self.flags & L.FL_HUGE_FILE else blocks
+    st_nlink: int = _field(L.INODE_LINKS)
+    st_uid: int = _pair(L.INODE_UID, _with_high_half)
+    st_gid: int = _pair(L.INODE_GID, _with_high_half)
+    st_atime_ns: int = _pair(L.INODE_ATIME, _nanoseconds)
+    st_mtime_ns: int = _pair(L.INODE_MTIME, _nanoseconds)
+    st_ctime_ns: int = _pair(L.INODE_CTIME, _nanoseconds)
+    flags: int = _field(L.INODE_FLAGS)
+    generation: int = _field(L.INODE_GENERATION)
 
-    @_field
-    def st_rdev(self) -> int:
+    @property
+    def st_blocks(self) -> int:  # type: ignore[override]
+        low, high = L.INODE_BLOCKS.unpack_from(self.data, self.at)
+        blocks = int(low)
+        if self._groups.volume.superblock.ro_compat & L.RO_COMPAT_HUGE_FILE:
+            blocks |= high << 32
+            if self.flags & L.FL_HUGE_FILE:
+                blocks <<= self._groups.volume.block_shift - 9
+        if self.flags & L.FL_INLINE_DATA and self.st_mode >> 12 == _REGULAR:
+            # The kernel lets no file with content look empty to tools that skip holes.
+            blocks += (self.st_size + 511) >> 9
+        return blocks
+
+    @property
+    def st_rdev(self) -> int:  # type: ignore[override]
         if self.st_mode >> 12 not in (0x2, 0x6):
             return 0
-        old, new = L.INODE_DEVICE.unpack_from(self.raw)
+        old, new = L.INODE_DEVICE.unpack_from(self.data, self.at)
         if old:
             return os.makedev(old >> 8 & 0xFF, old & 0xFF)
         return os.makedev((new & 0xFFF00) >> 8, new & 0xFF | (new >> 12 & 0xFFF00))
 
     @property
     def st_birthtime_ns(self) -> int | None:  # type: ignore[override]
-        extra_isize = int.from_bytes(self.raw[L.I_EXTRA_ISIZE : L.I_EXTRA_ISIZE + 2], "little")
-        if extra_isize < L.EXTRA_ISIZE_WITH_CRTIME:
+        if _head(self.data, self.at)[4] < L.EXTRA_ISIZE_WITH_CRTIME:
             return None
-        seconds, extra = L.INODE_CRTIME.unpack_from(self.raw)
-        nanoseconds: int = (seconds + ((extra & 3) << 32)) * 1_000_000_000 + (extra >> 2)
-        return nanoseconds
+        return _nanoseconds(*L.INODE_CRTIME.unpack_from(self.data, self.at))
 
     @property
     def file_acl(self) -> int:
         """The number of the block with extended attributes, or 0."""
-        low, high = L.INODE_FILE_ACL.unpack_from(self.raw)
-        return int(low | high << 32 if self.groups.volume.superblock.incompat & L.INCOMPAT_64BIT else low)
+        low, high = L.INODE_FILE_ACL.unpack_from(self.data, self.at)
+        return int(low | high << 32 if self._groups.volume.superblock.incompat & L.INCOMPAT_64BIT else low)
+
+    @property
+    def i_block(self) -> bytes:
+        return self.data[self.at + L.I_BLOCK_OFFSET : self.at + L.I_BLOCK_END]
 
     @property
     def offset(self) -> int:
         """Where the inode lies on the device, in bytes."""
-        return self.groups.inode_offset(self.st_ino)
+        return self._groups.inode_offset(self.st_ino)
 
 
 class InodeTable:
-    """All inodes of a filesystem, by number.
-
-    A walk looks at every inode of a table, so a chunk is decoded and verified in one tight loop when
-    it is first touched; that is half the cost of doing it inode by inode.
-    """
+    """All inodes of a filesystem, by number."""
 
     def __init__(self, groups: GroupTable) -> None:
         superblock = groups.volume.superblock
@@ -136,31 +142,41 @@ class InodeTable:
         self._groups = groups
         self._seed = groups.volume.seed
         self._inode_size = size
-        stride = max(size, L.DECODED_INODE_BYTES)
-        # Values of i_extra_isize with which an inode is decoded as it stands, and has a wide checksum.
-        self._plain_extra = set(range(L.EXTRA_ISIZE_WITH_CRTIME, size - L.GOOD_OLD_INODE_BYTES + 1, 4))
-        if self._seed is None:
-            self._plain_extra.add(0)
+        self._stride = max(size, L.DECODED_INODE_BYTES)
+        # Values of i_extra_isize with which an inode is decoded as it stands.
+        self._plain_extra = frozenset((0, *range(L.EXTRA_ISIZE_WITH_CRTIME, size - L.GOOD_OLD_INODE_BYTES + 1, 4)))
         # A power of two, so that finding an inode is a shift and a mask; within one group's table.
         self._shift = 0
         while size << (self._shift + 1) <= _CHUNK_BYTES and not superblock.inodes_per_group >> self._shift & 1:
             self._shift += 1
-        self._index_mask = (1 << self._shift) - 1
-        self._heads = struct.Struct(f"{L.INODE_HEAD.format}{stride - L.INODE_HEAD.size}x")
-        self._rows = struct.Struct(f"{stride}s" * (1 << self._shift))
-        self._stride = stride
-        self._chunks: dict[int, list[InodeStat | None]] = {}
+        count = 1 << self._shift
+        self._index_mask = count - 1
+        self._words = struct.Struct(f"<{count}I")
+        self._pairs = struct.Struct("8s" * count)
+        self._rows = struct.Struct(f"{self._stride}s" * count)
+        self._chunks: dict[int, tuple[bytes, Collection[int]]] = {}
         self._sized_types = {_REGULAR, _DIRECTORY} if superblock.incompat & L.INCOMPAT_LARGEDIR else {_REGULAR}
 
     def stat(self, ino: int) -> InodeStat:
         """The inode `ino`, which a directory names. Raises `InvalidFormat` and `ChecksumMismatch`."""
         index = ino - 1
         try:
-            inode = self._chunks[index >> self._shift][index & self._index_mask]
+            data, damaged = self._chunks[index >> self._shift]
         except KeyError:
-            inode = self._load(index >> self._shift)[index & self._index_mask]
-        if inode is not None:
-            return inode
+            data, damaged = self._load(index >> self._shift)
+        at = (index & self._index_mask) * self._stride
+        mode, size, links, size_high, extra_isize = _head(data, at)
+        if (
+            size_high
+            or not links
+            or mode >> 12 not in _FILE_TYPES
+            or extra_isize not in self._plain_extra
+            or ino in damaged
+        ):
+            return self._unusual(ino)
+        return InodeStat(ino, mode, size, data, at, self._groups)
+
+    def _unusual(self, ino: int) -> InodeStat:
         if ino < L.GOOD_OLD_FIRST_INODE and ino != L.ROOT_INODE:
             raise _bad(f"inode {ino} is reserved", self._groups.inode_offset(ino))
         return self.read(ino)
@@ -168,15 +184,11 @@ class InodeTable:
     def read(self, ino: int) -> InodeStat:
         """The inode `ino`, reserved ones too, with every check made by itself."""
         raw = self.raw(ino)
-        padded = raw.ljust(self._stride, b"\0")
-        mode, size, links, flags, generation, size_high, checksum, extra_isize, checksum_hi = _head(padded)
         offset = self._groups.inode_offset(ino)
+        data = raw.ljust(self._stride, b"\0")
         if self._seed is not None:
-            wide = extra_isize >= L.EXTRA_ISIZE_WITH_CHECKSUM_HI
-            stored = checksum | checksum_hi << 16 if wide else checksum
-            computed = checksums.inode_checksum(self._seed, ino, generation, raw, wide=wide)
-            if computed != stored:
-                raise self._groups.volume.mismatch(_STRUCTURE, offset, stored=stored, computed=computed)
+            self._check_checksum(self._seed, ino, raw, data, offset)
+        mode, size, links, size_high, extra_isize = _head(data)
         if not links:
             raise _bad("a deleted file: i_links_count is 0", offset)
         if mode >> 12 not in _FILE_TYPES:
@@ -188,15 +200,25 @@ class InodeTable:
                 raise _bad(f"i_size_high is {size_high:#x}", offset)
             size |= size_high << 32
         if extra_isize:
-            padded = padded[: L.GOOD_OLD_INODE_BYTES + extra_isize].ljust(self._stride, b"\0")
-        return InodeStat(ino, mode, size, flags, generation, padded, self._groups)
+            data = data[: L.GOOD_OLD_INODE_BYTES + extra_isize].ljust(self._stride, b"\0")
+        return InodeStat(ino, mode, size, data, 0, self._groups)
+
+    def _check_checksum(self, seed: int, ino: int, raw: bytes, data: bytes, offset: int) -> None:
+        stored, extra_isize, checksum_hi = L.INODE_CHECKSUM.unpack_from(data)
+        (generation,) = L.INODE_GENERATION.unpack_from(data)
+        wide = extra_isize >= L.EXTRA_ISIZE_WITH_CHECKSUM_HI
+        if wide:
+            stored |= checksum_hi << 16
+        computed = checksums.inode_checksum(seed, ino, generation, raw, wide=wide)
+        if computed != stored:
+            raise self._groups.volume.mismatch(_STRUCTURE, offset, stored=stored, computed=computed)
 
     def raw(self, ino: int) -> bytes:
         """All bytes of the inode `ino` as they are stored."""
         return bytes(self._groups.volume.device.read(self._groups.inode_offset(ino), self._inode_size))
 
-    def _load(self, number: int) -> list[InodeStat | None]:
-        """A chunk of the tables; None for what is unused, damaged or unusual, and needs a closer look."""
+    def _load(self, number: int) -> tuple[bytes, Collection[int]]:
+        """A chunk of the tables, and the inodes in it that need a closer look."""
         volume = self._groups.volume
         first = number << self._shift
         if not 0 <= first < volume.superblock.inodes_count:
@@ -206,48 +228,39 @@ class InodeTable:
         if self._stride > self._inode_size:
             rest = bytes(self._stride - self._inode_size)
             data = b"".join([data[at : at + self._inode_size] + rest for at in range(0, len(data), self._inode_size)])
-        chunk = self._decode(first + 1, data)
-        if number == 0:
-            for reserved in range(1, L.GOOD_OLD_FIRST_INODE):
-                if reserved != L.ROOT_INODE and reserved <= len(chunk):
-                    chunk[reserved - 1] = None
+        damaged: set[int] = set() if self._seed is None else self._damaged(self._seed, first + 1, data)
+        if not number:
+            damaged.update(range(1, L.ROOT_INODE), range(L.ROOT_INODE + 1, L.GOOD_OLD_FIRST_INODE))
         if len(self._chunks) >= _MAX_CHUNKS:
             self._chunks = {}
-        self._chunks[number] = chunk
-        return chunk
+        self._chunks[number] = data, damaged
+        return data, damaged
 
-    def _decode(self, first: int, data: bytes) -> list[InodeStat | None]:
-        seed, groups, plain_extra = self._seed, self._groups, self._plain_extra
-        new = tuple.__new__
-        chunk: list[InodeStat | None] = []
-        for ino, (row, head) in enumerate(
-            zip(self._blank_rows(data), self._heads.iter_unpack(data), strict=True), first
-        ):
-            mode, size, links, flags, generation, size_high, checksum, extra_isize, checksum_hi = head
-            if (
-                links
-                and not size_high
-                and mode >> 12 in _FILE_TYPES
-                and extra_isize in plain_extra
-                and (
-                    seed is None
-                    or extend(seed, inode_prefix(ino, generation) + row) + (checksum | checksum_hi << 16) == _MASK
-                )
-            ):
-                chunk.append(new(InodeStat, (ino, mode, size, flags, generation, row, groups)))
-            else:
-                chunk.append(None)
-        return chunk
+    def _damaged(self, seed: int, first: int, data: bytes) -> set[int]:
+        """The inodes whose checksum of 32 bits is wrong, or that have none.
 
-    def _blank_rows(self, data: bytes) -> tuple[bytes, ...]:
-        """The inodes of a chunk; where checksums are verified, with zeros in place of them."""
-        if self._seed is not None:
-            blank = bytearray(data)
-            zeros = bytes(1 << self._shift)
-            for at in (L.I_CHECKSUM_LO, L.I_CHECKSUM_LO + 1, L.I_CHECKSUM_HI, L.I_CHECKSUM_HI + 1):
-                blank[at :: self._stride] = zeros
-            data = bytes(blank)
-        return self._rows.unpack(data)
+        A walk looks at every inode of a table, and verifying them one by one would be a third of its
+        time. So the fields are gathered for all inodes of the chunk by slices with a stride.
+        """
+        count, stride = 1 << self._shift, self._stride
+        prefixes = bytearray(8 * count)
+        numbers = self._words.pack(*range(first, first + count))
+        stored = bytearray(4 * count)
+        blank = bytearray(data)
+        for byte in range(4):
+            prefixes[byte::8] = numbers[byte::4]
+            prefixes[4 + byte :: 8] = data[L.I_GENERATION + byte :: stride]
+            at = (L.I_CHECKSUM_LO, L.I_CHECKSUM_LO + 1, L.I_CHECKSUM_HI, L.I_CHECKSUM_HI + 1)[byte]
+            stored[byte::4] = data[at::stride]
+            blank[at::stride] = bytes(count)
+        states = map(extend, repeat(seed), self._pairs.unpack(prefixes))
+        computed = tuple(map(extend, states, self._rows.unpack(blank)))
+        expected = self._words.unpack(stored.translate(_INVERTED))
+        if computed == expected:
+            return set()
+        return {
+            ino for ino, one, other in zip(range(first, first + count), computed, expected, strict=True) if one != other
+        }
 
 
 def _bad(message: str, offset: int) -> InvalidFormat:

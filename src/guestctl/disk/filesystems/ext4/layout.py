@@ -153,6 +153,7 @@ ROOT_INODE = 2
 I_BLOCK_OFFSET = 0x28
 I_BLOCK_END = 0x64
 I_BLOCK_BYTES = I_BLOCK_END - I_BLOCK_OFFSET
+I_GENERATION = 0x64
 I_CHECKSUM_LO = 0x7C
 I_EXTRA_ISIZE = 0x80
 I_CHECKSUM_HI = 0x82
@@ -160,16 +161,14 @@ EXTRA_ISIZE_WITH_CHECKSUM_HI = 4
 EXTRA_ISIZE_WITH_CRTIME = 24  # up to i_crtime_extra, the last field that is read
 DECODED_INODE_BYTES = GOOD_OLD_INODE_BYTES + EXTRA_ISIZE_WITH_CRTIME
 
-# What every look at an inode needs.
-INODE_HEAD = struct.Struct(
-    "<"
-    "H2xI18xH"  # 0x00 i_mode, i_size_lo at 0x4, i_links_count at 0x1A
-    "4xI"  # 0x1C i_flags at 0x20
-    "64xI4xI"  # 0x24 i_generation at 0x64, i_size_high at 0x6C
-    "12xH"  # 0x70 l_i_checksum_lo at 0x7C
-    "2xHH"  # 0x7E i_extra_isize at 0x80, i_checksum_hi at 0x82
-)
-INODE_OWNER = struct.Struct("<2xH20xH94xHH")  # i_uid, i_gid at 0x18, l_i_uid_high at 0x78, l_i_gid_high
+# What every look at an inode needs: i_mode, i_size_lo at 0x4, i_links_count at 0x1A, i_size_high at 0x6C,
+# i_extra_isize at 0x80.
+INODE_HEAD = struct.Struct("<H2xI18xH80xI16xH")
+INODE_CHECKSUM = struct.Struct("<124xH2xHH")  # l_i_checksum_lo at 0x7C, i_extra_isize at 0x80, i_checksum_hi
+INODE_FLAGS = struct.Struct("<32xI")  # i_flags at 0x20
+INODE_GENERATION = struct.Struct("<100xI")  # at 0x64
+INODE_UID = struct.Struct("<2xH116xH")  # i_uid at 0x2, l_i_uid_high at 0x78
+INODE_GID = struct.Struct("<24xH96xH")  # i_gid at 0x18, l_i_gid_high at 0x7A
 INODE_LINKS = struct.Struct("<26xH")  # i_links_count at 0x1A
 INODE_BLOCKS = struct.Struct("<28xI84xH")  # i_blocks_lo at 0x1C, l_i_blocks_high at 0x74
 INODE_DEVICE = struct.Struct("<40xII")  # i_block[0], i_block[1]
