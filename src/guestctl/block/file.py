@@ -14,7 +14,7 @@ from guestctl.block.device import BlockDevice, Buffer, Run
 from guestctl.core.errors import EndOfDevice
 
 # From here on copying out of the page cache costs no more than faulting pages in.
-_BULK_BYTES = 8 << 10
+_BULK_BYTES = 4 << 10
 # Each read of the map makes up to 64 KiB resident (the kernel maps neighbours too): let go of them
 # after so many reads, or a long walk would grow the process to the size of the metadata.
 _READS_BEFORE_RELEASE = 512

@@ -290,7 +290,8 @@ class FileSystem(ABC, Generic[N]):
         """Everything from `top` down: (path, node, attributes), a directory before what it holds.
 
         With `sort` the paths of files ascend by their bytes. `onerror` receives what cannot be read, and
-        the walk goes on; without it the walk raises. A directory that holds itself is an error.
+        the walk goes on; without it the walk raises. A directory that stands in two places, such as
+        inside itself, is an error the second time.
         """
         top = os.fspath(top)
         node = self.resolve(top, follow=False)
@@ -300,7 +301,6 @@ class FileSystem(ABC, Generic[N]):
         if not stat_module.S_ISDIR(status.st_mode):
             return
         node_stat = self.node_stat
-        is_directory = stat_module.S_ISDIR
         seen: set[N] = {node}
         levels = [self._listing(base, node, onerror, sort)]
         prefixes = [base.rstrip("/") + "/"]
@@ -314,9 +314,9 @@ class FileSystem(ABC, Generic[N]):
                     _report(path, error, onerror)
                     continue
                 yield path, child, status
-                if is_directory(status.st_mode):
+                if status.st_mode & 0xF000 == stat_module.S_IFDIR:
                     if child in seen or len(levels) >= _MAX_DEPTH:
-                        message = "a directory inside itself" if child in seen else "directories nested too deep"
+                        message = "a directory in two places" if child in seen else "directories nested too deep"
                         _report(path, InvalidFormat(message, structure="directory", offset=0), onerror)
                         continue
                     seen.add(child)
