@@ -330,11 +330,12 @@ class FileSystem(ABC, Generic[N]):
     def _listing(
         self, path: str, node: N, onerror: Callable[[WalkError], None] | None, sort: bool
     ) -> Iterator[tuple[str, N, int]]:
+        entries: list[tuple[str, N, int]] = []
         try:
-            entries = _checked_names(path, self.node_entries(node), onerror)
+            entries.extend(self.node_entries(node))
         except (InvalidFormat, UnsupportedFeature) as error:
-            _report(path, error, onerror)
-            return iter(())
+            _report(path, error, onerror)  # and go on with the names that came before
+        entries = _checked_names(path, entries, onerror)
         if sort:
             entries.sort(key=self._sort_key)
         return iter(entries)
