@@ -43,6 +43,7 @@ _MASK = 0xFFFFFFFF
 _NO_FILE_TYPES = (0,) * 256
 _STRUCTURE = "directory block"
 _unpack = L.DIR_ENTRY.unpack_from
+_tail = L.DIR_BLOCK_TAIL.unpack_from
 
 
 class DirectoryReader:
@@ -109,8 +110,11 @@ class DirectoryReader:
             if offset == _HOLE:
                 self._damage.append(_bad(f"a hole of {length} bytes", self._inode.offset))
                 continue
-            for start in range(offset, offset + length, _PIECE_BYTES):
-                yield start, bytes(read(start, min(_PIECE_BYTES, offset + length - start)))
+            while length > _PIECE_BYTES:
+                yield offset, bytes(read(offset, _PIECE_BYTES))
+                offset += _PIECE_BYTES
+                length -= _PIECE_BYTES
+            yield offset, bytes(read(offset, length))
 
     def _read_block(self, piece: bytes, start: int, device_offset: int, found: DirEntries) -> None:
         """Append the entries of one block to `found`, or its damage to the directory's."""
@@ -119,21 +123,22 @@ class DirectoryReader:
             return
         try:
             if self._seed is not None:
-                tail = end - L.DIR_TAIL_BYTES
-                # The root of a hash tree was a leaf once, and keeps what looks like a leaf's tail.
-                count_offset = self._count_offset(piece[start:end]) if self._inode.flags & L.FL_INDEX else 0
-                if piece[tail : end - 4] == L.DIR_TAIL and not count_offset:
-                    computed, at = extend(self._seed, piece[start:tail]) ^ _MASK, end - 4
-                else:
-                    block = piece[start:end]
-                    computed, at = self._hash_tree_checksum(self._seed, block, count_offset, device_offset)
-                    at += start
-                stored = int.from_bytes(piece[at : at + 4], "little")
-                if computed != stored:
-                    raise self._volume.mismatch(_STRUCTURE, device_offset, stored=stored, computed=computed)
+                self._verify(self._seed, piece, start, end, device_offset)
             self._parse(piece, start, end, device_offset, found)
         except InvalidFormat as error:
             self._damage.append(error)
+
+    def _verify(self, seed: int, piece: bytes, start: int, end: int, device_offset: int) -> None:
+        """Check the checksum in the tail of a leaf, or in that of an interior block of a hash tree."""
+        tail, stored = _tail(piece, end - L.DIR_TAIL_BYTES)
+        # The root of a hash tree was a leaf once, and keeps what looks like a leaf's tail.
+        count_offset = self._count_offset(piece[start:end]) if self._inode.flags & L.FL_INDEX else 0
+        if tail == L.DIR_TAIL and not count_offset:
+            computed = extend(seed, piece[start : end - L.DIR_TAIL_BYTES]) ^ _MASK
+        else:
+            computed, stored = self._hash_tree_checksum(seed, piece[start:end], count_offset, device_offset)
+        if computed != stored:
+            raise self._volume.mismatch(_STRUCTURE, device_offset, stored=stored, computed=computed)
 
     def _parse(self, data: bytes, start: int, end: int, device_offset: int, found: DirEntries) -> None:
         """Append the entries from `start` to `end` to `found`; those before damage are kept."""
@@ -155,7 +160,7 @@ class DirectoryReader:
             if inode:
                 name = data[position + 8 : position + 8 + name_len]
                 if name_len > 2 or name not in _DOTS:
-                    if not name_len or (0 in name and not any_byte):
+                    if (0 in name and not any_byte) or not name:
                         raise _bad(f"inode {inode} has the name {name!r}", device_offset + position - start)
                     try:
                         append((name.decode(), inode, kinds[file_type]))
@@ -164,7 +169,7 @@ class DirectoryReader:
             position = following
 
     def _hash_tree_checksum(self, seed: int, block: bytes, at: int, device_offset: int) -> tuple[int, int]:
-        """The checksum of an interior block of a hash tree, and where in it it is stored.
+        """The checksum of an interior block of a hash tree, and what is stored for it.
 
         `at` is where ``dx_countlimit`` lies, or 0 where the block has none.
         """
@@ -173,7 +178,7 @@ class DirectoryReader:
         if not at or count > limit or tail + L.DX_TAIL_BYTES > len(block):
             raise _bad("has no checksum", device_offset)
         covered = block[: at + count * L.DX_ENTRY_BYTES] + block[tail : tail + 4] + bytes(4)
-        return extend(seed, covered) ^ _MASK, tail + 4
+        return extend(seed, covered) ^ _MASK, int.from_bytes(block[tail + 4 : tail + 8], "little")
 
     def _count_offset(self, block: bytes) -> int:
         """Where ``dx_countlimit`` lies in an interior block of a hash tree; 0 where it is none."""

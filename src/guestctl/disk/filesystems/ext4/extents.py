@@ -77,27 +77,24 @@ def make_window(volume: Volume, runs: Iterable[tuple[int, int, int]], start: int
 
 def open_extents(volume: Volume, inode: InodeStat, size: int) -> FileData:
     """The first `size` bytes of a file that has an extent tree. Raises `InvalidFormat`."""
-    single = single_extent(volume, inode, size)
-    if single is not None:
-        return FileData(size, Window(0, single.length, [0], [single]))
+    offset = single_run(volume, inode, size)
+    if offset:
+        return FileData(size, Window(0, size, [0], [Extent(0, size, volume.device, offset)]))
     tree = _ExtentTree(volume, inode, size)
     if tree.depth == 0:
         return FileData(size, make_window(volume, tree.root_runs(), 0, size))
     return FileData(size, Window(0, 0, [], []), tree.load)
 
 
-def single_extent(volume: Volume, inode: InodeStat, size: int) -> Extent | None:
-    """The extent of a file that lies in one piece, as most do; None for all others, sound or not."""
+def single_run(volume: Volume, inode: InodeStat, size: int) -> int:
+    """The device offset of a file that lies in one piece, as most do; 0 for all others, sound or not."""
     magic, entries, maximum, depth, block, length, start_hi, start_lo = _single(inode.data, inode.at + L.I_BLOCK_OFFSET)
     if magic != L.EXTENT_MAGIC or entries != 1 or maximum != L.ROOT_EXTENTS or depth or block:
-        return None
-    physical = start_lo | start_hi << 32
-    shift = volume.block_shift
-    if not size <= length << shift or length > L.INIT_MAX_LEN or physical + length > volume.blocks_count:
-        return None
-    if physical <= volume.superblock.first_data_block:
-        return None
-    return Extent(0, length << shift, volume.device, physical << shift)
+        return 0
+    physical: int = start_lo | start_hi << 32
+    if size > length << volume.block_shift or length > L.INIT_MAX_LEN or physical + length > volume.blocks_count:
+        return 0
+    return physical << volume.block_shift if physical > volume.superblock.first_data_block else 0
 
 
 class _ExtentTree:

@@ -20,7 +20,7 @@ from guestctl.disk.filesystem import FileSystem, Options, Usage
 from guestctl.disk.filesystems.ext4 import checksums
 from guestctl.disk.filesystems.ext4 import layout as L
 from guestctl.disk.filesystems.ext4.directory import DirectoryReader, DirEntries, Spans, fold, spans_of
-from guestctl.disk.filesystems.ext4.extents import FileData, open_extents, single_extent
+from guestctl.disk.filesystems.ext4.extents import FileData, open_extents, single_run
 from guestctl.disk.filesystems.ext4.groups import GroupTable
 from guestctl.disk.filesystems.ext4.indirect import open_block_map
 from guestctl.disk.filesystems.ext4.inode import InodeStat, InodeTable
@@ -197,9 +197,9 @@ class Ext4FileSystem(FileSystem[int]):
         """Where the blocks of a directory lie."""
         size = -(-inode.st_size // self.block_size) * self.block_size
         if inode.flags & L.FL_EXTENTS:
-            single = single_extent(self._volume, inode, size)
-            if single is not None:
-                return [(single.source_offset, size)]
+            offset = single_run(self._volume, inode, size)
+            if offset:
+                return [(offset, size)]
         return spans_of(self._volume, inode, self._mapped(inode, size))
 
     def _refuse_encrypted(self, inode: InodeStat) -> None:

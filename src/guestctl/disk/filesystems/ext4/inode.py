@@ -55,9 +55,15 @@ def _pair(layout: struct.Struct, join: Callable[[int, int], int]) -> Any:
     return property(decode)
 
 
-def _nanoseconds(seconds: int, extra: int) -> int:
-    """Section "Inode Timestamps": two bits of `extra` extend the seconds, thirty are nanoseconds."""
-    return (seconds + ((extra & 3) << 32)) * 1_000_000_000 + (extra >> 2)
+def _time(layout: struct.Struct) -> Any:
+    """Section "Inode Timestamps": two bits of the second word extend the seconds, thirty are nanoseconds."""
+    unpack = layout.unpack_from
+
+    def decode(self: InodeStat) -> Any:
+        seconds, extra = unpack(self.data, self.at)
+        return (seconds + ((extra & 3) << 32)) * 1_000_000_000 + (extra >> 2)
+
+    return property(decode)
 
 
 def _with_high_half(low: int, high: int) -> int:
@@ -83,9 +89,10 @@ class InodeStat(FileStat):
     st_nlink: int = _field(L.INODE_LINKS)
     st_uid: int = _pair(L.INODE_UID, _with_high_half)
     st_gid: int = _pair(L.INODE_GID, _with_high_half)
-    st_atime_ns: int = _pair(L.INODE_ATIME, _nanoseconds)
-    st_mtime_ns: int = _pair(L.INODE_MTIME, _nanoseconds)
-    st_ctime_ns: int = _pair(L.INODE_CTIME, _nanoseconds)
+    st_atime_ns: int = _time(L.INODE_ATIME)
+    st_mtime_ns: int = _time(L.INODE_MTIME)
+    st_ctime_ns: int = _time(L.INODE_CTIME)
+    _crtime_ns: int = _time(L.INODE_CRTIME)
     flags: int = _field(L.INODE_FLAGS)
     generation: int = _field(L.INODE_GENERATION)
 
@@ -115,7 +122,7 @@ class InodeStat(FileStat):
     def st_birthtime_ns(self) -> int | None:  # type: ignore[override]
         if _head(self.data, self.at)[4] < L.EXTRA_ISIZE_WITH_CRTIME:
             return None
-        return _nanoseconds(*L.INODE_CRTIME.unpack_from(self.data, self.at))
+        return self._crtime_ns
 
     @property
     def file_acl(self) -> int:

@@ -210,7 +210,8 @@ DIR_ENTRY_HEADER_BYTES = 8
 DIR_ENTRY_MIN_BYTES = 12
 # det_reserved_zero1, det_rec_len of 12, det_reserved_zero2, det_reserved_ft; det_checksum follows.
 DIR_TAIL = b"\0\0\0\0\x0c\0\0\xde"
-DIR_TAIL_BYTES = 12
+DIR_BLOCK_TAIL = struct.Struct("<8sI")
+DIR_TAIL_BYTES = DIR_BLOCK_TAIL.size
 INLINE_DIR_PARENT_BYTES = 4
 
 # Section "Hash Tree Directories"
