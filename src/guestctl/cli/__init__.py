@@ -57,6 +57,7 @@ def cli() -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command line and exit: 0 well, 1 an error, 2 wrong usage, or what the command's own help says."""
+    _open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # A guest's file name may be any bytes; it goes out as it came in.
@@ -70,12 +71,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
-        # Whoever read our output has enough; the interpreter would complain again at its own flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(141)
     except (GuestctlError, OSError) as error:
         from guestctl.cli.output import fail
 
         fail(error)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _drop_output() -> None:
+    """Nobody takes what is still in the buffer; the interpreter would complain again at its own flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_missing_streams() -> None:
+    """A stream that our parent closed: stand in for it, or the image would get its descriptor.
+
+    Standard output opens for reading, so that what is printed fails instead of getting lost.
+    """
+    if sys.stdout is None:
+        sys.stdout = open(os.open(os.devnull, os.O_RDONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")

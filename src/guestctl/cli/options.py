@@ -102,6 +102,7 @@ _image_options = (
         "--allow-dir",
         "allow_dirs",
         metavar="DIR",
+        type=click.Path(exists=True, file_okay=False),
         multiple=True,
         help="Also open backing and data files below DIR, not only beside the image.",
     ),

@@ -29,11 +29,21 @@ def command(image: str, path: str, file: str, options: TreeOptions) -> int:
             write_tar(tree, path, sys.stdout.buffer, onerror=failures)
             return failures.exit_status
         tree.resolve(path)
-        partial = f"{file}.guestctl-{os.getpid()}"
+        if os.path.exists(file) and not os.path.isfile(file):
+            # A pipe or a device is written to; a rename would put a file in its place.
+            with open(file, "wb") as stream:
+                write_tar(tree, path, stream, onerror=failures)
+            return failures.exit_status
+        target = os.path.realpath(file)
+        partial = f"{target}.guestctl-{os.getpid()}"
         try:
             with open(partial, "xb") as stream:
                 write_tar(tree, path, stream, onerror=failures)
-            os.replace(partial, file)
+            os.replace(partial, target)
+        except OSError as error:
+            if error.filename == partial:
+                error.filename = file
+            raise
         finally:
             if os.path.lexists(partial):
                 os.unlink(partial)
