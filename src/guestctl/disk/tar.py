@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import struct
 import zlib
 from collections.abc import Callable
 from functools import lru_cache
@@ -22,9 +21,9 @@ from guestctl.disk.stat import FileStat
 _BLOCK_BYTES = 512
 _RECORD_BYTES = 20 * _BLOCK_BYTES
 _FLUSH_BYTES = 1 << 20
-# name mode uid gid size mtime chksum typeflag linkname magic version uname gname devmajor devminor prefix
-_USTAR = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s12x")
-_CHECKSUM_OFFSET = 148
+# A ustar header: name, then these, chksum, typeflag, linkname, and the tail.
+_NUMBERS = b"%07o\0%07o\0%07o\0%011o\0%011o\0"  # mode uid gid size mtime
+_BLANK_CHECKSUM = b" " * 8
 _MAX_OCTAL7 = 0o7777777
 _MAX_OCTAL11 = 0o77777777777
 _TYPES = {
@@ -36,6 +35,14 @@ _TYPES = {
     stat.S_IFIFO: b"6",
 }
 _HARD_LINK = b"1"
+
+
+def _tail(major: int, minor: int) -> bytes:
+    """magic version uname gname devmajor devminor prefix, and what fills the block."""
+    return b"ustar\x0000" + bytes(64) + b"%07o\0%07o\0" % (major, minor) + bytes(155 + 12)
+
+
+_TAIL = _tail(0, 0)
 _PAX_HEADER = b"x"
 
 
@@ -191,28 +198,22 @@ def _ustar(
     name: bytes, mode: int, kind: bytes, size: int, status: FileStat | None = None, target: bytes = b""
 ) -> bytes:
     """A header block. What does not fit in a field is in a pax record before it."""
-    mtime = max(0, status.st_mtime_ns // 10**9) if status else 0
-    rdev = status.st_rdev if status and kind in b"34" else 0
-    header = bytearray(
-        _USTAR.pack(
-            name,
-            b"%07o" % mode,
-            b"%07o" % (status.st_uid if status and status.st_uid <= _MAX_OCTAL7 else 0),
-            b"%07o" % (status.st_gid if status and status.st_gid <= _MAX_OCTAL7 else 0),
-            b"%011o" % (size if size <= _MAX_OCTAL11 else 0),
-            b"%011o" % (mtime if mtime <= _MAX_OCTAL11 else 0),
-            b" " * 8,
-            kind,
-            target,
-            b"ustar\0",
-            b"00",
-            b"",
-            b"",
-            b"%07o" % min(os.major(rdev), _MAX_OCTAL7),
-            b"%07o" % min(os.minor(rdev), _MAX_OCTAL7),
-            b"",
-        )
+    uid = gid = mtime = 0
+    tail = _TAIL
+    if status is not None:
+        uid, gid, mtime = status.st_uid, status.st_gid, status.st_mtime_ns // 10**9
+        if kind in b"34":
+            rdev = status.st_rdev
+            tail = _tail(min(os.major(rdev), _MAX_OCTAL7), min(os.minor(rdev), _MAX_OCTAL7))
+    numbers = _NUMBERS % (
+        mode,
+        uid if uid <= _MAX_OCTAL7 else 0,
+        gid if gid <= _MAX_OCTAL7 else 0,
+        size if size <= _MAX_OCTAL11 else 0,
+        mtime if 0 <= mtime <= _MAX_OCTAL11 else 0,
     )
+    rest = kind + target[:100].ljust(100, b"\0") + tail
+    head = name[:100].ljust(100, b"\0") + numbers
     # The low half of Adler-32 is 1 + the sum of the bytes modulo 65521; names and numbers sum to less.
-    header[_CHECKSUM_OFFSET : _CHECKSUM_OFFSET + 8] = b"%06o\0 " % ((zlib.adler32(header) & 0xFFFF) - 1)
-    return bytes(header)
+    checksum = (zlib.adler32(head + _BLANK_CHECKSUM + rest) & 0xFFFF) - 1
+    return head + b"%06o\0 " % checksum + rest

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from guestctl.block import BlockDevice, MemoryDevice, Overlay
 from guestctl.core.errors import ChecksumMismatch, InvalidFormat, UnsupportedFeature
 from guestctl.disk.filesystem import FileSystem, Options, Usage
-from guestctl.disk.filesystems.ext4 import checksums
+from guestctl.disk.filesystems.ext4 import checksums, xattrs
 from guestctl.disk.filesystems.ext4 import layout as L
 from guestctl.disk.filesystems.ext4.directory import DirectoryReader, DirEntries, Spans, fold, spans_of
 from guestctl.disk.filesystems.ext4.extents import FileData, open_extents, single_run
@@ -218,23 +218,21 @@ class Ext4FileSystem(FileSystem[int]):
 
         In a directory the first four bytes are the parent's inode number, and no entries.
         """
-        from guestctl.disk.filesystems.ext4.xattrs import raw_inline_data
-
         start = L.INLINE_DIR_PARENT_BYTES if inode.is_dir() else 0
         areas = [(inode.offset + L.I_BLOCK_OFFSET + start, inode.i_block[start:])]
-        area, offset = self._xattr_area(inode.st_ino)
-        rest = raw_inline_data(area, offset=offset)
+        area, offset = self._xattr_area(inode)
+        rest = xattrs.raw_inline_data(area, offset=offset)
         if rest:
             areas.append((offset, rest))
         return areas
 
     def node_xattrs(self, node: int) -> dict[str, bytes]:
-        from guestctl.disk.filesystems.ext4 import xattrs
-
         inode = self._inodes.stat(node)
-        area, offset = self._xattr_area(node)
-        attributes = xattrs.parse_inode_body(area, self._ea_value, offset=offset)
+        if not inode.may_have_xattrs:
+            return {}
         number = inode.file_acl
+        area, offset = self._xattr_area(inode)
+        attributes = xattrs.parse_inode_body(area, self._ea_value, offset=offset)
         if number:
             offset = number << self._volume.block_shift
             block = memoryview(self._volume.read_block(number, "ext4_xattr_header"))
@@ -244,21 +242,21 @@ class Ext4FileSystem(FileSystem[int]):
         attributes.pop("system.data", None)  # inline content, which the kernel does not list
         return attributes
 
-    def _xattr_area(self, ino: int) -> tuple[memoryview, int]:
-        """What follows the fields of the inode `ino`, and where it lies on the device."""
-        raw = self._inodes.raw(ino)
-        start = len(raw)
-        if len(raw) > L.GOOD_OLD_INODE_BYTES:
-            extra_isize = int.from_bytes(raw[L.I_EXTRA_ISIZE : L.I_EXTRA_ISIZE + 2], "little")
-            start = L.GOOD_OLD_INODE_BYTES + extra_isize if extra_isize else len(raw)
-        return memoryview(raw)[start:], self._groups.inode_offset(ino) + start
+    def _xattr_area(self, inode: InodeStat) -> tuple[memoryview, int]:
+        """What follows the fields of an inode, and where it lies on the device."""
+        start = L.GOOD_OLD_INODE_BYTES + inode.extra_isize
+        if not inode.extra_isize:
+            area = memoryview(b"")
+        elif inode.extra_isize < L.EXTRA_ISIZE_WITH_CRTIME:
+            area = memoryview(self._inodes.raw(inode.st_ino))[start:]
+        else:
+            area = memoryview(inode.data)[inode.at + start : inode.at + self._superblock.inode_size]
+        return area, inode.offset + start
 
     def _verify_xattr_block(self, block: memoryview, number: int, offset: int) -> None:
-        from guestctl.disk.filesystems.ext4.xattrs import verify_block
-
         seed = checksums.stored(self._superblock.seed)
         try:
-            verify_block(block, seed=seed, block_number=number, offset=offset)
+            xattrs.verify_block(block, seed=seed, block_number=number, offset=offset)
         except ChecksumMismatch as error:
             self._volume.count(error)
             raise

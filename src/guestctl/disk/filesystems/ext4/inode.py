@@ -95,6 +95,7 @@ class InodeStat(FileStat):
     _crtime_ns: int = _time(L.INODE_CRTIME)
     flags: int = _field(L.INODE_FLAGS)
     generation: int = _field(L.INODE_GENERATION)
+    extra_isize: int = _field(L.INODE_EXTRA_ISIZE)
 
     @property
     def st_blocks(self) -> int:  # type: ignore[override]
@@ -120,9 +121,7 @@ class InodeStat(FileStat):
 
     @property
     def st_birthtime_ns(self) -> int | None:  # type: ignore[override]
-        if _head(self.data, self.at)[4] < L.EXTRA_ISIZE_WITH_CRTIME:
-            return None
-        return self._crtime_ns
+        return self._crtime_ns if self.extra_isize >= L.EXTRA_ISIZE_WITH_CRTIME else None
 
     @property
     def file_acl(self) -> int:
@@ -133,6 +132,14 @@ class InodeStat(FileStat):
     @property
     def i_block(self) -> bytes:
         return self.data[self.at + L.I_BLOCK_OFFSET : self.at + L.I_BLOCK_END]
+
+    @property
+    def may_have_xattrs(self) -> bool:
+        """Whether extended attributes are worth looking for."""
+        if self.file_acl or len(self.data) <= self._groups.volume.superblock.inode_size:
+            return True  # read by itself, perhaps without what follows its fields
+        start = self.at + L.GOOD_OLD_INODE_BYTES + self.extra_isize
+        return self.data[start : start + 4] == L.XATTR_MAGIC
 
     @property
     def offset(self) -> int:
@@ -206,7 +213,7 @@ class InodeTable:
             if size_high >> 31:
                 raise _bad(f"i_size_high is {size_high:#x}", offset)
             size |= size_high << 32
-        if extra_isize:
+        if 0 < extra_isize < L.EXTRA_ISIZE_WITH_CRTIME:
             data = data[: L.GOOD_OLD_INODE_BYTES + extra_isize].ljust(self._stride, b"\0")
         return InodeStat(ino, mode, size, data, 0, self._groups)
 

@@ -90,6 +90,7 @@ MAX_LOG_BLOCK_SIZE = 6  # 64 KiB
 # Kernel: a cluster is at most 1 GiB (EXT4_MAX_CLUSTER_LOG_SIZE), a block at least 1 KiB.
 MAX_CLUSTER_BITS = 20
 GOOD_OLD_INODE_BYTES = 128
+XATTR_MAGIC = b"\x00\x00\x02\xea"  # of the attributes that follow an inode's fields
 GOOD_OLD_FIRST_INODE = 11
 MIN_DESC_BYTES = 32
 MIN_DESC_BYTES_64BIT = 64
@@ -167,6 +168,7 @@ INODE_HEAD = struct.Struct("<H2xI18xH80xI16xH")
 INODE_CHECKSUM = struct.Struct("<124xH2xHH")  # l_i_checksum_lo at 0x7C, i_extra_isize at 0x80, i_checksum_hi
 INODE_FLAGS = struct.Struct("<32xI")  # i_flags at 0x20
 INODE_GENERATION = struct.Struct("<100xI")  # at 0x64
+INODE_EXTRA_ISIZE = struct.Struct("<128xH")  # at 0x80
 INODE_UID = struct.Struct("<2xH116xH")  # i_uid at 0x2, l_i_uid_high at 0x78
 INODE_GID = struct.Struct("<24xH96xH")  # i_gid at 0x18, l_i_gid_high at 0x7A
 INODE_LINKS = struct.Struct("<26xH")  # i_links_count at 0x1A
