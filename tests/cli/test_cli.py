@@ -228,6 +228,21 @@ def test_cp(cli: Cli, tmp_path: Path) -> None:
     cli("cp", DEMO, "/etc/hostname", tmp_path / "missing", code=1)
 
 
+def test_the_image_is_never_replaced(cli: Cli, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "disk.img").write_text("a file of the guest that has the image's name")
+    image = tmp_path / "disk.img"
+    with image.open("wb") as stream:
+        stream.truncate(8 << 20)
+    run("mke2fs", "-q", "-t", "ext4", "-d", tmp_path / "tree", image)
+    before = image.read_bytes()
+    assert "is being read" in cli("cp", image, "/disk.img", tmp_path, code=1).stderr.lower()
+    assert "is being read" in cli("tar-out", image, "/", image, code=1).stderr.lower()
+    os.link(image, tmp_path / "same.tar")
+    cli("tar-out", image, "/", tmp_path / "same.tar", code=1)
+    assert image.read_bytes() == before
+
+
 def test_tar_out(cli: Cli, tmp_path: Path) -> None:
     cli("tar-out", DEMO, "/etc", tmp_path / "etc.tar")
     with tarfile.open(tmp_path / "etc.tar") as archive:

@@ -22,7 +22,7 @@ def command(image: str, paths: tuple[str, ...], directory: str, options: TreeOpt
     from guestctl.disk.copy_out import copy_out
 
     failures = FailureCount()
-    with options.tree(image) as (tree, _):
+    with options.tree(image) as (tree, machine):
         for path in paths:
-            copy_out(tree, path, directory, onerror=failures)
+            copy_out(tree, path, directory, keep=machine.image_files(), onerror=failures)
     return failures.exit_status

@@ -17,6 +17,7 @@ def command(image: str, path: str, file: str, options: TreeOptions) -> int:
 
     The archive holds what tar --xattrs --numeric-owner of a mount would, names beginning with ./.
     """
+    import errno
     import os
     import sys
 
@@ -24,11 +25,13 @@ def command(image: str, path: str, file: str, options: TreeOptions) -> int:
     from guestctl.disk.tar import write_tar
 
     failures = FailureCount()
-    with options.tree(image) as (tree, _):
+    with options.tree(image) as (tree, machine):
         if file == "-":
             write_tar(tree, path, sys.stdout.buffer, onerror=failures)
             return failures.exit_status
         tree.resolve(path)
+        if os.path.exists(file) and any(os.path.samefile(file, source) for source in machine.image_files()):
+            raise FileExistsError(errno.EEXIST, "Is an image that is being read", file)
         if os.path.exists(file) and not os.path.isfile(file):
             # A pipe or a device is written to; a rename would put a file in its place.
             with open(file, "wb") as stream:

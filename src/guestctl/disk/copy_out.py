@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from guestctl.block import BlockDevice
@@ -28,9 +28,12 @@ def copy_out(
     path: str,
     directory: str | os.PathLike[str],
     *,
+    keep: Sequence[str] = (),
     onerror: Callable[[WalkError], None] | None = None,
 ) -> None:
     """Copy what is at `path`, with everything below it, into the existing `directory`.
+
+    Files there that have the copies' names are replaced, but for those in `keep`: the images.
 
     Permission bits, modification times, symbolic links and holes are kept; set-id bits, owners and
     extended attributes are not. Devices, pipes and sockets go to `onerror` like what cannot be
@@ -40,7 +43,8 @@ def copy_out(
     if not os.path.isdir(directory):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), directory)
     top = filesystem.realpath(path)
-    copy = _Copy(filesystem, directory, onerror)
+    kept = {(status.st_dev, status.st_ino) for status in map(os.stat, keep)}
+    copy = _Copy(filesystem, directory, kept, onerror)
     skip = len(top.rpartition("/")[0]) + 1
     for found, node, status in filesystem.find(top, onerror=onerror):
         try:
@@ -54,10 +58,15 @@ def copy_out(
 
 class _Copy:
     def __init__(
-        self, filesystem: FileSystem[Any], directory: str, onerror: Callable[[WalkError], None] | None
+        self,
+        filesystem: FileSystem[Any],
+        directory: str,
+        kept: set[tuple[int, int]],
+        onerror: Callable[[WalkError], None] | None,
     ) -> None:
         self._filesystem = filesystem
         self._directory = directory
+        self._kept = kept
         self._onerror = onerror
         self._directories: list[tuple[str, FileStat]] = []
         self._links: list[tuple[str, str]] = []
@@ -75,15 +84,24 @@ class _Copy:
             self._links.append((target, self._filesystem.node_target(node)))
         elif status.is_file():
             device = self._filesystem.node_data(node)
-            _remove(target)
+            self._remove(target)
             _write_file(target, device, status)
         else:
             raise OSError(errno.EINVAL, "Not a file, directory or symbolic link: left out", name)
 
+    def _remove(self, path: str) -> None:
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            return
+        if (status.st_dev, status.st_ino) in self._kept:
+            raise FileExistsError(errno.EEXIST, "Is an image that is being read", path)
+        os.unlink(path)
+
     def finish(self) -> None:
         for target, link in self._links:
             try:
-                _remove(target)
+                self._remove(target)
                 os.symlink(link, target)
             except OSError as error:
                 if self._onerror is None:
@@ -116,13 +134,6 @@ def _is_real_directory(path: str) -> bool:
         return stat.S_ISDIR(os.lstat(path).st_mode)
     except FileNotFoundError:
         return False
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 def _write_file(path: str, device: BlockDevice, status: FileStat) -> None:

@@ -156,6 +156,16 @@ class Machine:
                 guests.append(self._assemble(device, filesystem))
         return guests
 
+    def image_files(self) -> list[str]:
+        """The host files that the disks are read from, backing files included."""
+        files = []
+        for disk in self.disks:
+            reader: DiskReader | None = disk.reader
+            while reader is not None:
+                files.append(reader.path)
+                reader = reader.backing
+        return files
+
     def all_warnings(self) -> list[str]:
         """Those of the machine and of every filesystem opened so far."""
         return self.warnings + [
