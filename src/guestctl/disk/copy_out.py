@@ -69,23 +69,32 @@ class _Copy:
         self._kept = kept
         self._onerror = onerror
         self._directories: list[tuple[str, FileStat]] = []
+        self._entered = {os.path.dirname(os.path.join(directory, "name"))}
         self._links: list[tuple[str, str]] = []
 
     def add(self, name: str, node: Any, status: FileStat) -> None:
         target = os.path.join(self._directory, *map(_checked, name.split("/"))) if name else self._directory
-        if status.is_dir():
-            _make_directory(target)
+        if status.is_dir() and not name:
             self._directories.append((target, status))
             return
-        # Its parent was made, or refused, before: what lies below a refused one must not slip in.
-        if not _is_real_directory(os.path.dirname(target)) and os.path.dirname(target) != self._directory:
+        # What lies below a directory that was refused must not slip through the link in its place.
+        if os.path.dirname(target) not in self._entered:
             raise OSError(errno.ENOTDIR, "Not a directory of its own", os.path.dirname(target))
+        if status.is_dir():
+            _make_directory(target)
+            self._entered.add(target)
+            self._directories.append((target, status))
+            return
         if status.is_symlink():
             self._links.append((target, self._filesystem.node_target(node)))
         elif status.is_file():
             device = self._filesystem.node_data(node)
             self._remove(target)
-            _write_file(target, device, status)
+            try:
+                _write_file(target, device, status)
+            except BaseException:
+                self._remove(target)
+                raise
         else:
             raise OSError(errno.EINVAL, "Not a file, directory or symbolic link: left out", name)
 
