@@ -111,7 +111,7 @@ def identify(data: bytes) -> Identity | None:
 
 
 def _identity(fields: L.SuperblockFields) -> Identity:
-    label = fields.s_volume_name.partition(b"\0")[0].decode("utf-8", "surrogateescape").strip()
+    label = fields.s_volume_name.partition(b"\0")[0].rstrip().decode("utf-8", "surrogateescape")
     journal_device = fields.s_feature_incompat & L.INCOMPAT_JOURNAL_DEV
     return Identity(
         type="jbd" if journal_device else _type(fields),
