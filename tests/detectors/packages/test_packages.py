@@ -17,7 +17,7 @@ STATUS = """\
 Package: adduser
 Status: install ok installed
 Priority: important
-Maintainer: Debian Adduser Developers <adduser@packages.debian.org>
+Maintainer: Debian Adduser Developers
 Architecture: all
 Version: 3.134
 Description: add and remove users and groups
