@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import IO, Any
 
 from guestctl.block.device import Buffer, zeros
-from guestctl.core.errors import GuestctlError
+from guestctl.core.errors import GuestctlError, InvalidFormat
 from guestctl.disk.filesystem import FileSystem, WalkError
 from guestctl.disk.stat import FileStat
 
@@ -86,6 +86,9 @@ class _Archive:
         kind = _TYPES.get(stat.S_IFMT(status.st_mode))
         if kind is None:
             return
+        if "/../" in name + "/":
+            self._fail(path, InvalidFormat("'..' is no file name", structure="directory entry", offset=0))
+            return
         encoded = name.encode("utf-8", "surrogateescape")
         if kind == b"5" and not encoded.endswith(b"/"):
             encoded += b"/"
@@ -120,7 +123,7 @@ class _Archive:
 
     def finish(self) -> None:
         self._write(zeros(2 * _BLOCK_BYTES))
-        self._write(zeros(-self._written % _RECORD_BYTES))
+        self._write(zeros(-(self._written + self._pending) % _RECORD_BYTES))
         self._flush()
         self._stream.flush()
 
@@ -138,7 +141,10 @@ class _Archive:
             if number > _MAX_OCTAL7:
                 records.append((key, b"%d" % number))
         for attribute in sorted(xattrs):
-            records.append((b"SCHILY.xattr." + attribute.encode("utf-8", "surrogateescape"), xattrs[attribute]))
+            key = attribute.encode("utf-8", "surrogateescape")
+            # An equals sign would end the keyword: escaped as GNU tar does.
+            key = key.replace(b"%", b"%25").replace(b"=", b"%3D")
+            records.append((b"SCHILY.xattr." + key, xattrs[attribute]))
         if records:
             body = b"".join(map(_pax_record, records))
             self._write(_pax_header(len(body)))
