@@ -194,7 +194,15 @@ def patch(small_image: bytes) -> Patch:
 def encrypted(run: Run) -> Callable[[Path, str], None]:
     """Make an image of 1 MiB, encrypted with ``luks`` or ``aes``, that holds some data."""
 
+    made: dict[str, bytes] = {}  # qemu-img takes seconds to choose the cost of a key
+
     def _encrypted(path: Path, cipher: str) -> None:
+        if cipher not in made:
+            _make(path, cipher)
+            made[cipher] = path.read_bytes()
+        path.write_bytes(made[cipher])
+
+    def _make(path: Path, cipher: str) -> None:
         secret = ("--object", "secret,id=s0,data=abc")
         options = f"encrypt.format={cipher},encrypt.key-secret=s0"
         if cipher == "luks":

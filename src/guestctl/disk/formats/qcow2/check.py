@@ -18,7 +18,7 @@ from guestctl.disk.formats.qcow2 import layout
 from guestctl.disk.formats.qcow2.bitmaps import read_bitmaps
 from guestctl.disk.formats.qcow2.check_counts import ReferenceCounts
 from guestctl.disk.formats.qcow2.check_l2 import L2Checker
-from guestctl.disk.formats.qcow2.refcounts import read_padded_table
+from guestctl.disk.formats.qcow2.refcounts import iter_table
 from guestctl.disk.formats.qcow2.snapshots import read_snapshots
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class _Checker:
         if counts.shared or counts.differ or counts.corruptions:
             self._check_copied_flags(*active)
         else:
-            self._check_l1_flags(read_padded_table(self._file, active[0], active[1] * 8))
+            self._check_l1_flags(iter_table(self._file, *active))
             self.corruptions += self.l2.uncopied
 
     def _snapshot_l1_tables(self) -> list[tuple[int, int]]:
@@ -108,7 +108,7 @@ class _Checker:
             every: Counter[int] = Counter()
             for number, (offset, entry_count) in enumerate(tables):
                 chunk = max(0, min(entry_count - start, _L1_CHUNK_ENTRIES))
-                entries = list(filter(None, read_padded_table(self._file, offset + start * 8, chunk * 8)))
+                entries = list(iter_table(self._file, offset + start * 8, chunk))
                 self.corruptions += sum(1 for entry in entries if entry & layout.L1_RESERVED_MASK)
                 every.update(entry & layout.L1_OFFSET_MASK for entry in entries)
                 if number == 0:
@@ -121,16 +121,15 @@ class _Checker:
 
     def _check_copied_flags(self, offset: int, entry_count: int) -> None:
         for start in range(0, entry_count, _L1_CHUNK_ENTRIES):
-            length = min(entry_count - start, _L1_CHUNK_ENTRIES) * 8
-            entries = read_padded_table(self._file, offset + start * 8, length)
+            entries = list(iter_table(self._file, offset + start * 8, min(entry_count - start, _L1_CHUNK_ENTRIES)))
             self._check_l1_flags(entries)
-            tables = Counter(entry & layout.L1_OFFSET_MASK for entry in filter(None, entries))
+            tables = Counter(entry & layout.L1_OFFSET_MASK for entry in entries)
             for table, references in tables.items():
                 if table:
                     self.corruptions += references * self.l2.wrong_flags(table)
 
     def _check_l1_flags(self, entries: Iterable[int]) -> None:
-        for entry in filter(None, entries):
+        for entry in entries:
             offset = entry & layout.L1_OFFSET_MASK
             if offset and (self.counts.stored(offset) == 1) != bool(entry & layout.OFLAG_COPIED):
                 self.corruptions += 1
@@ -144,9 +143,8 @@ class _Checker:
         total = sum(bitmap.bitmap_table_size for bitmap in bitmaps)
         _limit_entries(total, "bitmap directory", extension.bitmap_directory_offset)
         for bitmap in bitmaps:
-            length = bitmap.bitmap_table_size * 8
-            self.counts.add(bitmap.bitmap_table_offset, length)
-            for entry in filter(None, read_padded_table(self._file, bitmap.bitmap_table_offset, length)):
+            self.counts.add(bitmap.bitmap_table_offset, bitmap.bitmap_table_size * 8)
+            for entry in iter_table(self._file, bitmap.bitmap_table_offset, bitmap.bitmap_table_size):
                 offset = entry & layout.BITMAP_TABLE_OFFSET_MASK
                 if entry & layout.BITMAP_TABLE_RESERVED_MASK or (offset and entry & 1) or offset % self._cluster_size:
                     self.corruptions += 1

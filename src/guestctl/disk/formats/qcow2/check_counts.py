@@ -10,11 +10,16 @@ from guestctl.block.device import BlockDevice
 from guestctl.core.errors import UnsupportedFeature
 from guestctl.disk.formats.qcow2 import layout
 from guestctl.disk.formats.qcow2.header import Header
-from guestctl.disk.formats.qcow2.refcounts import TYPECODES, counts_per_block, read_block, read_refcount_table
+from guestctl.disk.formats.qcow2.refcounts import (
+    TYPECODES,
+    counts_per_block,
+    read_count,
+    read_counts,
+    read_refcount_table,
+)
 
 # 64 TiB of file with clusters of 64 KiB. The counts take memory only where they are not 0.
 _MAX_CLUSTERS = 1 << 30
-_CACHED_BLOCKS = 64
 
 
 class ReferenceCounts:
@@ -34,7 +39,6 @@ class ReferenceCounts:
         # One more than the file has: the last reference may end in a cluster that is not there.
         self._counts = _zero_counts(TYPECODES[header.refcount_order], self._in_file + 1)
         self._highest = 0  # cluster that is referenced
-        self._blocks: dict[int, array[int]] = {}
         self.shared = False  # some cluster is referenced twice
         self.differ = False  # some stored count is not that of the references
         self.end_cluster = 1  # after the last cluster that is counted or referenced
@@ -70,7 +74,7 @@ class ReferenceCounts:
                 counts[host >> bits] = 1
             else:
                 self.add(host, self._cluster_size, references)
-        self._highest = max(self._highest, min(max(hosts) >> bits, self._in_file - 1))
+        self._highest = max(self._highest, max((host for host in hosts if host < end), default=0) >> bits)
 
     def _add_new(self, hosts: range) -> bool:
         """Count clusters that follow one another, if the file has them all and nothing referred to any before."""
@@ -112,7 +116,7 @@ class ReferenceCounts:
     def _compare_block(self, start: int, stop: int, offset: int) -> None:
         referenced = self._counts[start:stop]
         if offset:
-            stored = read_block(self._file, self._header, offset)[: stop - start]
+            stored = read_counts(self._file, self._header, offset, stop - start)
         else:
             stored = array(referenced.format, bytes(referenced.nbytes))
         in_use = referenced.tobytes()
@@ -125,9 +129,8 @@ class ReferenceCounts:
                     self.corruptions += 1
             in_use = array(stored.typecode, map(max, referenced, stored)).tobytes()
             self._counts[start:stop] = memoryview(stored)
-        used = -(-len(in_use.rstrip(b"\0")) // stored.itemsize)
-        if used:
-            self.end_cluster = start + used
+        if in_use != bytes(len(in_use)):
+            self.end_cluster = start - (-len(in_use.rstrip(b"\0")) // stored.itemsize)
 
     def stored(self, offset: int) -> int:
         """The stored count of the cluster at `offset`, also where the file ends before it."""
@@ -137,12 +140,7 @@ class ReferenceCounts:
         block_offset = self._block_offset(cluster)
         if not block_offset or block_offset % self._cluster_size:
             return 0
-        block = self._blocks.get(block_offset)
-        if block is None:
-            if len(self._blocks) >= _CACHED_BLOCKS:
-                self._blocks.clear()
-            block = self._blocks[block_offset] = read_block(self._file, self._header, block_offset)
-        return block[cluster % self._per_block]
+        return read_count(self._file, self._header, block_offset, cluster % self._per_block)
 
     def _block_offset(self, cluster: int) -> int:
         index = cluster // self._per_block

@@ -17,6 +17,7 @@ from guestctl.disk.formats.qcow2.header import Header
 if TYPE_CHECKING:
     from guestctl.disk.formats.qcow2.reader import Qcow2Reader
 
+_CHUNK_BYTES = 512 << 10
 # The array type that holds counts of each refcount_order.
 TYPECODES = ("B", "B", "B", "B", "H", "I", "Q")
 
@@ -34,12 +35,15 @@ def read_refcount_table(device: BlockDevice, header: Header) -> array[int]:
         problem = "not aligned to a cluster"
     if problem:
         raise InvalidFormat(problem, structure="refcount table", offset=offset)
-    return read_padded_table(device, offset, length)
-
-
-def read_padded_table(device: BlockDevice, offset: int, length: int) -> array[int]:
-    """64-bit values of a table; what lies past the end of the file is 0."""
     return table_from_bytes(read_padded(device, offset, length))
+
+
+def iter_table(device: BlockDevice, offset: int, entry_count: int) -> Iterator[int]:
+    """The 64-bit values of a table that are not 0; there are none past the end of the file."""
+    end = min(offset + entry_count * 8, device.size)
+    for start in range(offset, end, _CHUNK_BYTES):
+        length = min(_CHUNK_BYTES, offset + entry_count * 8 - start)
+        yield from filter(None, table_from_bytes(read_padded(device, start, length)))
 
 
 def read_padded(device: BlockDevice, offset: int, length: int) -> Buffer:
@@ -54,9 +58,17 @@ def counts_per_block(header: Header) -> int:
     return header.cluster_size * 8 >> header.refcount_order
 
 
-def read_block(device: BlockDevice, header: Header, offset: int) -> array[int]:
-    """The counts in the refcount block at `offset`; 0 past the end of the file."""
-    return parse_block(read_padded(device, offset, header.cluster_size), header.refcount_order)
+def read_counts(device: BlockDevice, header: Header, offset: int, number: int) -> array[int]:
+    """The first `number` counts in the refcount block at `offset`; 0 past the end of the file."""
+    length = (number << header.refcount_order) + 7 >> 3
+    return parse_block(read_padded(device, offset, length), header.refcount_order)[:number]
+
+
+def read_count(device: BlockDevice, header: Header, offset: int, index: int) -> int:
+    """One count of the refcount block at `offset`."""
+    per_word = 64 >> header.refcount_order
+    word = read_padded(device, offset + index // per_word * 8, 8)
+    return parse_block(word, header.refcount_order)[index % per_word]
 
 
 def parse_block(data: Buffer, refcount_order: int) -> array[int]:
@@ -102,4 +114,4 @@ def _iter_blocks(device: BlockDevice, header: Header, cluster_count: int) -> Ite
         if left <= 0:
             return
         if offset and offset < device.size:
-            yield read_block(device, header, offset)[:left]
+            yield read_counts(device, header, offset, min(left, per_block))
