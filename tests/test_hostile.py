@@ -13,7 +13,7 @@ import random
 import resource
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -258,3 +258,16 @@ def test_raw_mutants(raw: Victim, batch: int) -> None:
 def test_qcow2_mutants(qcow2: Victim, batch: int) -> None:
     for seed in range(batch * 20, batch * 20 + 20):
         attack(qcow2, seed)
+
+
+def test_an_fstab_that_mounts_the_root_everywhere(run: Callable[..., str], tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for name in ("etc", "bin", *(f"d{number}" for number in range(2000))):
+        (tree / name).mkdir(parents=True)
+    (tree / "etc" / "fstab").write_text("".join(f"LABEL=root /d{number} ext4 defaults 0 0\n" for number in range(2000)))
+    image = tmp_path / "fstab.img"
+    run("mke2fs", "-q", "-t", "ext4", "-N", "4096", "-L", "root", "-d", tree, image, "32M")
+    with bounded(), Machine.open(image) as machine:
+        (guest,) = machine.guests()
+        assert len(guest.mountpoints) == 1001
+        assert machine.warnings == ["/dev/sda: /etc/fstab: only the first 1000 entries are mounted"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -17,6 +18,8 @@ from guestctl.machine.fstab import FstabEntry, parse_fstab
 from guestctl.machine.tree import MountTree
 
 _MAX_FSTAB_BYTES = 1 << 20
+# Each line may mount the whole root once more, and a walk visits every mount.
+_MAX_FSTAB_ENTRIES = 1000
 
 
 class Disk(NamedTuple):
@@ -250,10 +253,12 @@ class Machine:
         except (OSError, GuestctlError) as error:
             self.warnings.append(f"{root}: /etc/fstab: {error}")
             return []
+        entries = list(islice(parse_fstab(text), _MAX_FSTAB_ENTRIES + 1))
+        if len(entries) > _MAX_FSTAB_ENTRIES:
+            self.warnings.append(f"{root}: /etc/fstab: only the first {_MAX_FSTAB_ENTRIES} entries are mounted")
+            del entries[_MAX_FSTAB_ENTRIES:]
         # Parents before children, whatever order the file has them in.
-        return sorted(
-            parse_fstab(text), key=lambda entry: entry.mountpoint.count("/") if entry.mountpoint != "/" else 0
-        )
+        return sorted(entries, key=lambda entry: entry.mountpoint.count("/") if entry.mountpoint != "/" else 0)
 
     def close(self) -> None:
         """Close the filesystems and the disks."""
