@@ -27,8 +27,9 @@ from guestctl.disk.filesystems.ext4.inode import InodeStat, InodeTable
 from guestctl.disk.filesystems.ext4.superblock import Superblock, Volume, read_superblock
 
 _DIRECTORY, _REGULAR, _LINK = 0x4, 0x8, 0xA  # i_mode >> 12
-# A larger directory is searched for one name rather than parsed.
+# A larger directory is searched for a name rather than parsed, until that many names were asked for.
 _SEARCHED_BYTES = 64 << 10
+_MAX_SEARCHES = 16
 _MAX_CACHED_NAMES = 1 << 16
 # ext4_calculate_resv_clusters: what the kernel keeps for itself when extents must be split.
 _RESERVED_SHARE, _MAX_RESERVED_CLUSTERS = 50, 4096
@@ -64,6 +65,7 @@ class Ext4FileSystem(FileSystem[int]):
         self._groups = GroupTable(self._volume)
         self._inodes = InodeTable(self._groups)
         self._listings: dict[int, _Listing] = {}
+        self._searches: dict[int, int] = {}
         self._cached_names = 0
         if self.size > device.size:
             self.warnings.append(f"the filesystem has {self.size} bytes, its device {device.size}")
@@ -129,10 +131,9 @@ class Ext4FileSystem(FileSystem[int]):
         listing = self._listings.get(node)
         if listing is None:
             inode = self._directory_inode(node)
-            if inode.st_size > _SEARCHED_BYTES and not inode.flags & (L.FL_ENCRYPT | L.FL_INLINE_DATA):
-                child = DirectoryReader(self._volume, inode).search(self._spans(inode), name)
-                if child is not None:
-                    return child
+            child = self._search(inode, name)
+            if child is not None:
+                return child
             listing = self._list(inode)
         child = listing.names.get(name)
         if child is None and listing.folded is not None:
@@ -140,6 +141,16 @@ class Ext4FileSystem(FileSystem[int]):
         if child is None and listing.damage is not None:
             raise listing.damage
         return child
+
+    def _search(self, inode: InodeStat, name: str) -> int | None:
+        """The inode that `name` has in a large directory that few names were asked of so far."""
+        searches = self._searches.get(inode.st_ino, 0)
+        if inode.st_size <= _SEARCHED_BYTES or searches >= _MAX_SEARCHES:
+            return None
+        if inode.flags & (L.FL_ENCRYPT | L.FL_INLINE_DATA):
+            return None
+        self._searches[inode.st_ino] = searches + 1
+        return DirectoryReader(self._volume, inode).search(self._spans(inode), name)
 
     def _list(self, inode: InodeStat) -> _Listing:
         names: dict[str, int] = {}
@@ -156,7 +167,7 @@ class Ext4FileSystem(FileSystem[int]):
         listing = _Listing(names, folded, damage)
         self._cached_names += len(names)
         if self._cached_names > _MAX_CACHED_NAMES:
-            self._listings, self._cached_names = {}, len(names)
+            self._listings, self._searches, self._cached_names = {}, {}, len(names)
         self._listings[inode.st_ino] = listing
         return listing
 
