@@ -145,7 +145,8 @@ def test_long_chains(run: Run, base: Path, tmp_path: Path) -> None:
         content = template.replace(b"c000.qcow2", f"c{number - 1:03}.qcow2".encode())
         (tmp_path / f"c{number:03}.qcow2").write_bytes(content)
     with DiskReader.open(tmp_path / "c199.qcow2") as reader:
-        assert bytes(reader.read(0, 512)) == MARK
+        for _ in range(2):  # the second time through every image's fast path
+            assert bytes(reader.read(0, 512)) == MARK
         assert [run.length for run in reader.runs(0, reader.size)] == [65536, reader.size - 65536]
         assert [entry.depth for entry in reader.map()] == [199, 199]
     with pytest.raises(InvalidFormat, match="chain of more than"):

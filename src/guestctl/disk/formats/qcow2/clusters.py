@@ -104,21 +104,28 @@ class ClusterMap:
         self._lock = threading.Lock()
         # By cluster number >> slice_bits. A reader may look here before it asks `locate`.
         self.slices: dict[int, L2Slice] = {}
+        self._absent = L2Slice(0, *self._split(table_from_bytes(bytes(self._slice_bytes))))
 
-    def locate(self, offset: int) -> Mapping:
-        """The mapping that covers `offset`; it may begin before and end past the disk."""
+    def locate(self, offset: int, length: int | None = None) -> Mapping:
+        """The mapping that covers `offset`; it may begin before and end past the disk.
+
+        With `length`, what lies further than that after `offset` is not looked for.
+        """
         cluster = offset >> self._cluster_bits
         number = cluster >> self.slice_bits
         part = self.slices.get(number) or self._load(number)
-        if part is None:
+        if part is self._absent:
             return self._without_table(number)
         index = cluster & (1 << self.slice_bits) - 1
         entry = part.entries[index]
         start = cluster << self._cluster_bits
+        stop = index + _WINDOW_CLUSTERS
+        if length is not None:
+            stop = min(stop, index + 1 + (offset - start + length - 1 >> self._cluster_bits))
         if entry & layout.OFLAG_COMPRESSED:
-            return self._compressed(part, index, start)
+            return self._compressed(part, index, stop, start)
         if part.bitmaps is not None:
-            return self._extended_standard(part, part.bitmaps, index, offset)
+            return self._extended_standard(part, part.bitmaps, index, stop, offset)
         host_offset = entry & layout.L2_OFFSET_MASK
         if entry & layout.OFLAG_ZERO:
             if self._version < 3:
@@ -126,25 +133,24 @@ class ClusterMap:
             kind = Kind.ZERO_ALLOCATED if host_offset else Kind.ZERO_PLAIN
         else:
             kind = Kind.DATA if self._is_allocated(entry) else Kind.UNALLOCATED
-        return self._clusters(kind, part, index, start)
+        return self._clusters(kind, part, index, stop, start)
 
     def compressed_cluster(self, cluster: int) -> CompressedCluster:
         """Where guest cluster number `cluster`, which is compressed, lies."""
         number = cluster >> self.slice_bits
         part = self.slices.get(number) or self._load(number)
-        assert part is not None  # `locate` found the cluster there
         return parse_compressed(part.entries[cluster & (1 << self.slice_bits) - 1], self._cluster_bits)
 
     def _is_allocated(self, entry: int) -> bool:
         # Offset 0 is valid only in a data file, and then marked by the flag.
         return bool(entry & layout.L2_OFFSET_MASK or (self._has_data_file and entry & layout.OFLAG_COPIED))
 
-    def _clusters(self, kind: Kind, part: L2Slice, index: int, start: int) -> Mapping:
-        """Clusters from `index` on that continue one another, none of them in part."""
+    def _clusters(self, kind: Kind, part: L2Slice, index: int, stop: int, start: int) -> Mapping:
+        """Clusters from `index` on, before `stop`, that continue one another, none of them in part."""
         entries = part.entries
         entry = entries[index]
         host_offset = entry & layout.L2_OFFSET_MASK
-        stop = min(index + _WINDOW_CLUSTERS, len(entries))
+        stop = min(stop, len(entries))
         if kind in (Kind.DATA, Kind.ZERO_ALLOCATED):
             self._check_host_offset(host_offset, start, part, index)
             number = _equal(entries, index, stop, count(entry, self._cluster_size))
@@ -153,30 +159,30 @@ class ClusterMap:
         elif entry or part.bitmaps is not None:
             number = _equal(entries, index, stop, repeat(entry))
         else:
-            number = _empty(entries, index)
+            number = _empty(entries, index, stop)
         if part.bitmaps is not None:
             number = min(number, _equal(part.bitmaps, index, stop, repeat(part.bitmaps[index])))
         placed = host_offset if self._is_allocated(entry) and kind is not Kind.ZERO_PLAIN else None
         return Mapping(kind, start, number << self._cluster_bits, placed)
 
-    def _compressed(self, part: L2Slice, index: int, start: int) -> Mapping:
+    def _compressed(self, part: L2Slice, index: int, stop: int, start: int) -> Mapping:
         if self._has_data_file:
             raise self._invalid_entry("a compressed cluster beside an external data file", part, index)
-        ahead = part.entries[index : index + _WINDOW_CLUSTERS]
+        ahead = part.entries[index:stop]
         number = next((n for n, entry in enumerate(ahead) if not entry & layout.OFLAG_COMPRESSED), len(ahead))
         return Mapping(Kind.COMPRESSED, start, number << self._cluster_bits)
 
-    def _extended_standard(self, part: L2Slice, bitmaps: array[int], index: int, offset: int) -> Mapping:
+    def _extended_standard(self, part: L2Slice, bitmaps: array[int], index: int, stop: int, offset: int) -> Mapping:
         entry, bitmap = part.entries[index], bitmaps[index]
         host_offset = entry & layout.L2_OFFSET_MASK
         allocated = self._is_allocated(entry)
         start = offset & -self._cluster_size
         if bitmap == layout.ALL_ALLOCATED and allocated:
-            return self._clusters(Kind.DATA, part, index, start)
+            return self._clusters(Kind.DATA, part, index, stop, start)
         if bitmap == layout.ALL_ZERO:
-            return self._clusters(Kind.ZERO_ALLOCATED if allocated else Kind.ZERO_PLAIN, part, index, start)
+            return self._clusters(Kind.ZERO_ALLOCATED if allocated else Kind.ZERO_PLAIN, part, index, stop, start)
         if bitmap == 0:
-            return self._clusters(Kind.UNALLOCATED, part, index, start)
+            return self._clusters(Kind.UNALLOCATED, part, index, stop, start)
         if allocated:
             self._check_host_offset(host_offset, start, part, index)
         subcluster_bits = self._cluster_bits - 5
@@ -201,29 +207,32 @@ class ClusterMap:
         """Unallocated up to the next L2 table."""
         l1 = self._l1_table()
         first = number >> self._table_bits
-        ahead = l1[first : first + _WINDOW_CLUSTERS]
-        missing = next((n for n, entry in enumerate(ahead) if entry & layout.L1_OFFSET_MASK), len(ahead))
+        ahead = l1[first + 1 : first + _WINDOW_CLUSTERS]
+        missing = 1 + next(compress(count(), ahead), len(ahead))
         table_bits = self._table_bits + self.slice_bits + self._cluster_bits
         if first + missing >= len(l1):
             return Mapping(Kind.UNALLOCATED, first << table_bits, 1 << 63)
         return Mapping(Kind.UNALLOCATED, first << table_bits, missing << table_bits)
 
-    def _load(self, number: int) -> L2Slice | None:
-        """Slice `number`, kept for later; None where the L1 table has no L2 table for it."""
+    def _load(self, number: int) -> L2Slice:
+        """Slice `number`, kept for later; `_absent` where the L1 table has no L2 table for it."""
         l1 = self._l1_table()
         l1_index = number >> self._table_bits
         table_offset = l1[l1_index] & layout.L1_OFFSET_MASK if l1_index < len(l1) else 0
-        if not table_offset:
-            return None
-        self._check_table(table_offset, l1_index)
-        offset = table_offset + (number & (1 << self._table_bits) - 1) * self._slice_bytes
-        values = table_from_bytes(self._device.read(offset, self._slice_bytes))
-        part = L2Slice(offset, values[0::2], values[1::2]) if self._extended else L2Slice(offset, values, None)
+        part = self._absent
+        if table_offset:
+            self._check_table(table_offset, l1_index)
+            offset = table_offset + (number & (1 << self._table_bits) - 1) * self._slice_bytes
+            part = L2Slice(offset, *self._split(table_from_bytes(self._device.read(offset, self._slice_bytes))))
         with self._lock:
             while len(self.slices) >= self._max_slices:
                 del self.slices[next(iter(self.slices))]
             self.slices[number] = part
         return part
+
+    def _split(self, values: array[int]) -> tuple[array[int], array[int] | None]:
+        """Descriptors and subcluster bitmaps."""
+        return (values[0::2], values[1::2]) if self._extended else (values, None)
 
     def _l1_table(self) -> array[int]:
         if self._l1 is None:
@@ -255,12 +264,15 @@ def _equal(values: array[int], index: int, stop: int, expected: Iterable[int]) -
     return next(compress(count(), map(ne, values[index:stop], expected)), stop - index)
 
 
-def _empty(entries: array[int], index: int) -> int:
-    """How many entries from `index` on are 0, to the end of the slice."""
-    ahead = entries[index:]
-    if ahead == _NO_ENTRIES[: len(ahead)]:
-        return len(ahead)
-    return next(compress(count(), ahead))
+def _empty(entries: array[int], index: int, stop: int) -> int:
+    """How many entries from `index` on are 0, before `stop` or up to the end of the slice."""
+    ahead = entries[index:stop]
+    number = next(compress(count(), ahead), len(ahead))
+    if number == _WINDOW_CLUSTERS:
+        rest = entries[index:]
+        if rest == _NO_ENTRIES[: len(rest)]:
+            return len(rest)
+    return number
 
 
 def _subcluster(bitmap: int, number: int) -> tuple[int, int]:

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from guestctl.block.device import BlockDevice, Buffer, Extent, MappedDevice
+from guestctl.block.device import BlockDevice, Buffer, Extent, MappedDevice, zeros
 from guestctl.core.errors import GuestctlError, InvalidFormat, KeyRequired, UnsupportedFeature
 from guestctl.core.types import DiskFormat
 from guestctl.disk.formats.qcow2 import layout
-from guestctl.disk.formats.qcow2.clusters import ClusterMap, Kind, Mapping
+from guestctl.disk.formats.qcow2.clusters import ClusterMap, Kind, L2Slice, Mapping
 from guestctl.disk.formats.qcow2.compression import DecompressionError, decompressor
 from guestctl.disk.formats.qcow2.filenames import parse_reference
 from guestctl.disk.formats.qcow2.header import Extensions, Header, check_l1_location
@@ -60,7 +60,7 @@ class Qcow2Reader(DiskReader, MappedDevice):
             l1_offset, l1_size = self._select_snapshot(image.snapshot)
         self.clusters = ClusterMap(image.device, header, l1_offset, l1_size)
         self._complete = False
-        self._slices = self.clusters.slices
+        self._slices: dict[int, L2Slice] = {}  # those of `clusters`, once the fast path of `read` may look there
         self._slice_bits = self.clusters.slice_bits
         self._slice_mask = (1 << self._slice_bits) - 1
         self._cluster_bits = header.cluster_bits
@@ -80,6 +80,8 @@ class Qcow2Reader(DiskReader, MappedDevice):
             reference = parse_reference(self.extensions.backing_file, self.extensions.backing_format)
             self.backing = self.image.open_image(reference.path, reference.format, role="backing file")
         self._complete = True
+        if not self.header.crypt_method:
+            self._slices = self.clusters.slices
 
     def _data_file_name(self) -> str:
         name = self.extensions.data_file
@@ -93,30 +95,57 @@ class Qcow2Reader(DiskReader, MappedDevice):
         return reference.path
 
     def read(self, offset: int, length: int) -> Buffer:
-        # The fast path, for small reads: one plain cluster of this file, whose L2 slice is at hand.
         cluster = offset >> self._cluster_bits
+        skip = offset & self._cluster_size - 1
         part = self._slices.get(cluster >> self._slice_bits)
-        if part is not None and offset + length <= self.size:
-            index = cluster & self._slice_mask
-            entry = part.entries[index]
-            skip = offset & self._cluster_size - 1
-            if skip + length <= self._cluster_size:
-                host_offset = entry & layout.L2_OFFSET_MASK
-                if (
-                    host_offset
-                    and not entry & self._not_plain
-                    and host_offset + skip + length <= self.file.size
-                    and (part.bitmaps is None or part.bitmaps[index] == layout.ALL_ALLOCATED)
-                ):
-                    return self.file.read(host_offset + skip, length)
-                content = self._decompressed.get(cluster)
-                if content is not None and length >= 0:
-                    return memoryview(content)[skip : skip + length]
-        return super().read(offset, length)
+        if part is not None and 0 <= length <= self._cluster_size - skip and offset + length <= self.size:
+            content = self._read_cluster(part, cluster, skip, length)
+            if content is not None:
+                return content
+        self.check_range(offset, length)
+        return self._read_extents(offset, length) if length else b""
+
+    def _read_cluster(self, part: L2Slice, cluster: int, skip: int, length: int) -> Buffer | None:
+        """The fast path, for small reads: part of one cluster; None where it is not that simple."""
+        index = cluster & self._slice_mask
+        entry = part.entries[index]
+        bitmap = None if part.bitmaps is None else part.bitmaps[index]
+        if not entry and not bitmap:
+            backing, offset = self.backing, (cluster << self._cluster_bits) + skip
+            if backing is None:
+                return zeros(length)
+            return backing.read(offset, length) if offset + length <= backing.size else None
+        if entry & self._not_plain:
+            content = self._decompressed.get(cluster)
+            return None if content is None else memoryview(content)[skip : skip + length]
+        host_offset = entry & layout.L2_OFFSET_MASK
+        if not host_offset or (bitmap is not None and bitmap != layout.ALL_ALLOCATED):
+            return None
+        host_offset += skip
+        return self.file.read(host_offset, length) if host_offset + length <= self.file.size else None
+
+    def _read_extents(self, offset: int, length: int) -> Buffer:
+        parts = []
+        end = offset + length
+        while offset < end:
+            _, available, source, source_offset = self._extent(offset, end - offset)
+            part = min(available, end - offset)
+            if source is None:
+                parts.append(zeros(part))
+            elif source is self:
+                parts.append(self.compute(offset, part))
+            else:
+                parts.append(source.read(source_offset, part))
+            offset += part
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def extent(self, offset: int) -> Extent:
+        return self._extent(offset, None)
+
+    def _extent(self, offset: int, length: int | None) -> Extent:
+        """The extent from `offset` on; it may be cut short after `length`."""
         self._require_content()
-        level, _, mapping, below, stop = self.resolve(offset)
+        level, _, mapping, below, stop = self.resolve(offset, length)
         if below is not None:
             return Extent(offset, stop - offset, below, offset)
         if mapping.kind is Kind.DATA:
@@ -126,11 +155,11 @@ class Qcow2Reader(DiskReader, MappedDevice):
             return Extent(offset, stop - offset, level, offset)
         return Extent(offset, stop - offset, None)
 
-    def resolve(self, offset: int) -> Resolved:
-        """Which image of the chain holds `offset`, and how."""
+    def resolve(self, offset: int, length: int | None = None) -> Resolved:
+        """Which image of the chain holds `offset`, and how; `length` as in `ClusterMap.locate`."""
         level, depth, stop = self, 0, self.size
         while True:
-            mapping = level.clusters.locate(offset)
+            mapping = level.clusters.locate(offset, length)
             stop = min(stop, mapping.start + mapping.length)
             if mapping.kind is not Kind.UNALLOCATED:
                 return Resolved(level, depth, mapping, None, stop)
@@ -251,7 +280,7 @@ class Qcow2Reader(DiskReader, MappedDevice):
 
 def _not_plain(header: Header) -> int:
     """The bits of an L2 entry, any of which keeps a read from the fast path."""
-    if header.has_data_file or header.crypt_method:
+    if header.has_data_file:
         return _EVERY_BIT
     zero_flag = 0 if header.extended_l2 else layout.OFLAG_ZERO
     return layout.OFLAG_COMPRESSED | zero_flag | layout.L2_OFFSET_MASK & header.cluster_size - 1
