@@ -7,7 +7,6 @@ qemu takes those in ``file:`` and ``json:`` names as relative to its working dir
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from typing import Any, NamedTuple
@@ -48,6 +47,8 @@ def parse_reference(name: str, format: str | None) -> Reference:
 
 
 def _parse_json(text: str) -> Reference:
+    import json
+
     try:
         options = json.loads(text)
     except (ValueError, RecursionError) as error:

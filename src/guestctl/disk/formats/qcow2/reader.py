@@ -11,7 +11,7 @@ from guestctl.core.errors import GuestctlError, InvalidFormat, KeyRequired, Unsu
 from guestctl.core.types import DiskFormat
 from guestctl.disk.formats.qcow2 import layout
 from guestctl.disk.formats.qcow2.clusters import ClusterMap, Kind, L2Slice, Mapping
-from guestctl.disk.formats.qcow2.compression import DecompressionError, decompressor
+from guestctl.disk.formats.qcow2.compression import Decompress, DecompressionError, decompressor
 from guestctl.disk.formats.qcow2.filenames import parse_reference
 from guestctl.disk.formats.qcow2.header import Extensions, Header, check_l1_location
 from guestctl.disk.formats.qcow2.layout import Incompatible
@@ -66,7 +66,7 @@ class Qcow2Reader(DiskReader, MappedDevice):
         self._cluster_bits = header.cluster_bits
         self._cluster_size = header.cluster_size
         self._not_plain = _not_plain(header)
-        self._decompress = decompressor(header.compression_type, header.cluster_size)
+        self._decompress: Decompress | None = None  # its library is imported by the first who needs it
         self._decompressed: dict[int, bytes] = {}
         self._lock = threading.Lock()
 
@@ -266,6 +266,8 @@ class Qcow2Reader(DiskReader, MappedDevice):
         length = min(length, self.file.size - start)
         if length <= 0:
             raise _invalid_cluster(f"outside the file ({self.file.size} bytes)", cluster, start)
+        if self._decompress is None:
+            self._decompress = decompressor(self.header.compression_type, self._cluster_size)
         try:
             content = self._decompress(self.file.read(start, length))
         except DecompressionError as error:
