@@ -3,6 +3,7 @@
 from guestctl.block.cache import CachedDevice
 from guestctl.block.device import BlockDevice, Extent, MappedDevice, MemoryDevice, Run, SliceDevice
 from guestctl.block.file import FileDevice
+from guestctl.block.output import Output, OutputFile
 from guestctl.block.overlay import Overlay
 from guestctl.block.stream import DeviceStream
 
@@ -14,6 +15,8 @@ __all__ = [
     "FileDevice",
     "MappedDevice",
     "MemoryDevice",
+    "Output",
+    "OutputFile",
     "Overlay",
     "Run",
     "SliceDevice",

@@ -11,6 +11,10 @@ class DiskFormat(StrEnum):
 
     RAW = "raw"
     QCOW2 = "qcow2"
+    VMDK = "vmdk"
+    VHD = "vpc"
+    VHDX = "vhdx"
+    VDI = "vdi"
 
 
 class GuestType(StrEnum):

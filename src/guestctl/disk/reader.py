@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from guestctl.block import BlockDevice, FileDevice
 from guestctl.core.errors import InvalidFormat, LocationRefused, UnsupportedFeature
 from guestctl.core.types import DiskFormat
-from guestctl.disk.formats import PROBES
+from guestctl.disk.formats import PROBES, ROOMS
 
 # qemu has no limit; a chain this long is a loop through links or an attack on memory.
 _MAX_CHAIN = 200
@@ -113,8 +113,8 @@ class ImageFile:
     def reader(self, format: str | None) -> DiskReader:
         """The reader for this file, which owns `device` from here on."""
         try:
-            module_name = _module_for(format) if format else probe(self.device)
-            module = importlib.import_module(f"guestctl.disk.formats.{module_name}")
+            room = _room_of(format or probe(self.device))
+            module = importlib.import_module(f"guestctl.disk.formats.{room}")
             reader: DiskReader = module.open_reader(self)
         except BaseException:
             self.device.close()
@@ -156,22 +156,19 @@ class ImageFile:
 
 
 def probe(device: BlockDevice) -> str:
-    """The name of the room whose magic `device` carries; ``raw`` where none does."""
+    """The format whose magic `device` carries; ``raw`` where none does."""
     for candidate in PROBES:
-        if candidate.magic is None:
-            return candidate.name
-        end = candidate.offset + len(candidate.magic)
-        if end <= device.size and device.read(candidate.offset, len(candidate.magic)) == candidate.magic:
-            return candidate.name
-    raise AssertionError("the last probe has no magic")
+        offset, length = candidate.offset, len(candidate.magic)
+        start = offset if offset >= 0 else device.size + offset
+        if start >= 0 and start + length <= device.size and device.read(start, length) == candidate.magic:
+            return candidate.format
+    return DiskFormat.RAW
 
 
-def _module_for(format: str) -> str:
-    for candidate in PROBES:
-        if candidate.name == format:
-            return candidate.name
-    known = ", ".join(candidate.name for candidate in PROBES)
-    raise UnsupportedFeature(f"unknown image format {format!r} (known: {known})", feature=format)
+def _room_of(format: str) -> str:
+    if format in ROOMS:
+        return ROOMS[format]
+    raise UnsupportedFeature(f"unknown image format {format!r} (known: {', '.join(ROOMS)})", feature=format)
 
 
 def _is_below(path: str, directory: str) -> bool:
