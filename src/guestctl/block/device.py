@@ -63,6 +63,10 @@ class BlockDevice(ABC):
         A `memoryview` is read-only and valid until the device is closed.
         """
 
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes from `offset`."""
+        buffer[:] = self.read(offset, len(buffer))
+
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         """The range as runs, ascending, without gaps, neighbours joined."""
         self.check_range(offset, length)

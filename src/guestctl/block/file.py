@@ -34,6 +34,7 @@ class FileDevice(BlockDevice):
         self.path = path
         self.size = size
         self._fd = fd
+        self._opened = os.fstat(fd)
         self._map: mmap.mmap | None = None
         self._view: memoryview | None = None
         self._reads = 0
@@ -74,6 +75,31 @@ class FileDevice(BlockDevice):
                 self._release_pages()
             return self._view[offset:end]
         return self._pread(offset, length)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        if not hasattr(os, "preadv"):
+            super().read_into(offset, buffer)
+            return
+        while buffer:
+            done = os.preadv(self._fd, [buffer], offset)
+            if not done:
+                raise EndOfDevice(offset=offset, length=len(buffer), size=offset)
+            offset += done
+            buffer = buffer[done:]
+
+    def status(self) -> os.stat_result:
+        """The file as it is on the host now."""
+        return os.fstat(self._fd)
+
+    def changed(self) -> bool:
+        """Whether the file was written since it was opened."""
+        before, now = self._opened, self.status()
+        return (before.st_mtime_ns, before.st_size) != (now.st_mtime_ns, now.st_size)
+
+    def occupied(self) -> int:
+        """Bytes that the file occupies on the host."""
+        status = self.status()
+        return status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
 
     def _release_pages(self) -> None:
         """Views stay valid: their pages come back from the page cache when they are touched."""

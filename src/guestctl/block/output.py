@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import secrets
+import queue
+import stat
+import struct
+import sys
+import threading
 from collections.abc import Sequence
 
-from guestctl.block.device import Buffer
+from guestctl.block.device import CHUNK_BYTES, Buffer, zeros
 
 _MAX_VECTORS = 512  # of one system call; Linux and the BSDs allow 1024
+# Writing into reserved space costs the kernel half of what it costs to find the space page by page.
+_MIN_RESERVED_BYTES = 64 << 10
+# Dirty pages go to the disk in pieces of this size while the next are being filled.
+_FLUSH_BYTES = 8 << 20
+
+# Linux: <linux/falloc.h>, <linux/fs.h>. posix_fallocate would write zeros where a filesystem cannot reserve.
+_FS_IOC_RESVSP64 = 0x4030582A
+_BLKZEROOUT = 0x127F
+_SPACE_RESV = struct.Struct("@hhqqiI4i")  # l_type, l_whence, l_start, l_len, l_sysid, l_pid, l_pad
 
 
 class OutputFile:
-    """A new file, written at any offset from any thread; what is not written reads as zeros."""
+    """A new file, written at any offset; what is not written reads as zeros."""
 
-    def __init__(self, fd: int, path: str) -> None:
+    def __init__(self, fd: int, path: str, *, flusher: Flusher | None = None) -> None:
         self.fd = fd
         self.path = path
+        self._flusher = flusher
+        self._reserves = sys.platform == "linux" and stat.S_ISREG(os.fstat(fd).st_mode)
+        self._unflushed = (0, 0)
 
     def write_at(self, offset: int, data: Buffer) -> None:
         """Write all of `data` at `offset`."""
         view = memoryview(data)
         while view:
-            done = os.pwrite(self.fd, view, offset)
+            done = _pwrite(self.fd, view, offset)
             offset += done
             view = view[done:]
 
     def write_all_at(self, offset: int, buffers: Sequence[Buffer]) -> None:
         """Write `buffers` one after the other from `offset` on."""
+        if not hasattr(os, "pwritev"):
+            self.write_at(offset, b"".join(buffers))
+            return
         for first in range(0, len(buffers), _MAX_VECTORS):
             part = buffers[first : first + _MAX_VECTORS]
             wanted = sum(map(len, part))
@@ -36,17 +56,38 @@ class OutputFile:
                 self.write_at(offset + done, b"".join(part)[done:])
             offset += wanted
 
+    def fill(self, offset: int, buffers: Sequence[Buffer]) -> None:
+        """Write much data, of which the disk may have its part at once."""
+        length = sum(map(len, buffers))
+        if self._reserves and length >= _MIN_RESERVED_BYTES:
+            self._reserve(offset, length)
+        if len(buffers) == 1:
+            self.write_at(offset, buffers[0])
+        else:
+            self.write_all_at(offset, buffers)
+        if self._flusher is not None:
+            start, end = self._unflushed
+            if offset != end or offset + length - start >= _FLUSH_BYTES:
+                self._flusher.flush(self.fd, start, end - start)
+                start = offset
+            self._unflushed = (start, offset + length)
+
     def read_at(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`; fewer at the end of the file."""
         parts = []
         while length:
-            part = os.pread(self.fd, length, offset)
+            part = _pread(self.fd, length, offset)
             if not part:
                 break
             parts.append(part)
             offset += len(part)
             length -= len(part)
         return b"".join(parts)
+
+    def occupied(self) -> int:
+        """Bytes that the file occupies on the host."""
+        status = os.fstat(self.fd)
+        return status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
 
     def truncate(self, size: int) -> None:
         """Make the file exactly `size` bytes long."""
@@ -56,45 +97,180 @@ class OutputFile:
         """Have the host allocate the range, as zeros."""
         os.posix_fallocate(self.fd, offset, length)
 
+    def zero(self, offset: int, length: int) -> None:
+        """Make a range of a block device, which may hold anything, read as zeros."""
+        import fcntl
+
+        try:
+            fcntl.ioctl(self.fd, _BLKZEROOUT, struct.pack("=QQ", offset, length))
+        except OSError:
+            for done in range(0, length, CHUNK_BYTES):
+                self.write_at(offset + done, zeros(min(CHUNK_BYTES, length - done)))
+
+    def _reserve(self, offset: int, length: int) -> None:
+        import fcntl
+
+        try:
+            fcntl.ioctl(self.fd, _FS_IOC_RESVSP64, _SPACE_RESV.pack(0, os.SEEK_SET, offset, length, 0, 0, 0, 0, 0, 0))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+                raise
+            self._reserves = False
+
+
+class Flusher:
+    """A thread that starts writing finished ranges to the disk, so that the last ``fsync`` has little to do."""
+
+    def __init__(self) -> None:
+        self._ranges: queue.SimpleQueue[tuple[int, int, int] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def flush(self, fd: int, offset: int, length: int) -> None:
+        if not hasattr(os, "posix_fadvise") or not length:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+        self._ranges.put((fd, offset, length))
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._ranges.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        while (piece := self._ranges.get()) is not None:
+            # Linux writes dirty pages back when told that they are not needed, and keeps them until that is done.
+            os.posix_fadvise(*piece, os.POSIX_FADV_DONTNEED)
+
 
 class Output:
     """The files of one new image: `main` under the image's own name, others beside it.
 
     They are written under temporary names; `publish` gives them their final ones, `discard` removes
-    them.
+    them. A `resumable` output keeps its temporary names from run to run, and goes on with what it
+    finds there. With `sync` everything is on the disk before it gets its name.
+
+    A block device is written in place.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, overwrite: bool = False, resumable: bool = False, sync: bool = True
+    ) -> None:
         self.path = os.fspath(path)
+        self.is_device = _is_block_device(self.path)
         self._overwrite = overwrite
-        self._suffix = f".{secrets.token_hex(4)}.partial"
-        self._files: list[OutputFile] = []
-        self.main = self._create(self.path)
+        self._resumable = resumable
+        self._suffix = ".partial" if resumable else f".{os.urandom(4).hex()}.partial"
+        self.files: list[OutputFile] = []
+        self._flusher = Flusher() if sync else None
+        self.main = self._open_device() if self.is_device else self._create(self.path)
 
     def create(self, name: str) -> OutputFile:
         """A further file, beside the image; `name` is its file name, without directories."""
         return self._create(os.path.join(os.path.dirname(self.path), name))
 
+    def _open_device(self) -> OutputFile:
+        if not self._overwrite:
+            raise FileExistsError(errno.EEXIST, "A block device is overwritten only when forced to be", self.path)
+        # O_EXCL: fails for a device that is mounted or otherwise in use.
+        return self._add(os.open(self.path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC), self.path)
+
     def _create(self, path: str) -> OutputFile:
         if not self._overwrite and os.path.lexists(path):
-            raise FileExistsError(17, "File exists", path)
-        fd = os.open(path + self._suffix, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        file = OutputFile(fd, path)
-        self._files.append(file)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        flags |= getattr(os, "O_NOFOLLOW", 0) if self._resumable else os.O_EXCL
+        fd = os.open(path + self._suffix, flags, 0o666)
+        if self._resumable:
+            _lock(fd, path)
+        return self._add(fd, path)
+
+    def _add(self, fd: int, path: str) -> OutputFile:
+        file = OutputFile(fd, path, flusher=self._flusher)
+        self.files.append(file)
         return file
 
     def publish(self) -> None:
-        """Flush every file to the disk, then give each its name: the image's own last."""
-        for file in self._files:
-            os.fsync(file.fd)
-        for file in reversed(self._files):
-            os.rename(file.path + self._suffix, file.path)
+        """Give each file its name, the image's own last."""
+        if self._flusher is not None:
+            self._flusher.close()
+            for file in self.files:
+                os.fsync(file.fd)
+        for file in reversed(self.files):
+            if not self.is_device:
+                self._rename(file.path + self._suffix, file.path)
             os.close(file.fd)
-        self._files.clear()
+        self.files.clear()
+        if self._flusher is not None and not self.is_device:
+            _sync_directory(os.path.dirname(self.path) or ".")
+
+    def _rename(self, temporary: str, path: str) -> None:
+        if not self._overwrite:
+            try:
+                os.link(temporary, path)  # unlike rename, fails where somebody made the file in the meantime
+            except FileExistsError:
+                raise
+            except OSError:
+                pass  # a filesystem without links
+            else:
+                os.unlink(temporary)
+                return
+        os.replace(temporary, path)
 
     def discard(self) -> None:
-        """Remove what was not published."""
-        for file in self._files:
+        """Remove what was not published; what can be resumed stays."""
+        if self._flusher is not None:
+            self._flusher.close()
+        for file in self.files:
             os.close(file.fd)
-            os.unlink(file.path + self._suffix)
-        self._files.clear()
+            if not self.is_device and not self._resumable:
+                os.unlink(file.path + self._suffix)
+        self.files.clear()
+
+
+def _pread_by_seeking(fd: int, length: int, offset: int, /) -> bytes:
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.read(fd, length)
+
+
+def _pwrite_by_seeking(fd: int, data: Buffer, offset: int, /) -> int:
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.write(fd, data)
+
+
+# Windows has neither; only one thread writes.
+_pread = getattr(os, "pread", _pread_by_seeking)
+_pwrite = getattr(os, "pwrite", _pwrite_by_seeking)
+
+
+def _is_block_device(path: str) -> bool:
+    try:
+        return stat.S_ISBLK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _lock(fd: int, path: str) -> None:
+    if os.name != "posix":
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise BlockingIOError(error.errno, "Another process is writing it", path) from None
+
+
+def _sync_directory(path: str) -> None:
+    if os.name != "posix":
+        return
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError:
+        pass  # some network filesystems have no such thing
+    finally:
+        os.close(fd)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -16,6 +16,29 @@ if TYPE_CHECKING:
     from guestctl.machine import Machine
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def size(text: str) -> int:
+    """A number of bytes, as qemu-img takes it: the type of an option or argument."""
+    from guestctl.disk.writer import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def parse_format_options(texts: Iterable[str]) -> dict[str, str]:
+    """The options of a format from ``key=value,key=value`` texts; ``,,`` is a comma of a value."""
+    options = {}
+    for text in texts:
+        for item in text.replace(",,", "\0").split(","):
+            key, separator, value = item.replace("\0", ",").partition("=")
+            if not separator or not key:
+                raise click.UsageError(f"-o {text}: expected key=value")
+            options[key] = value
+    return options
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

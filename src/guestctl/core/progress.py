@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import IO, Protocol
 
 
 class Progress(Protocol):
@@ -20,6 +21,28 @@ class NoProgress:
 
     def update(self, done: int, total: int | None) -> None:
         pass
+
+
+class JsonProgress:
+    """A line of JSON for each report: bytes ``done`` and ``total``, ``rate`` in bytes a second, ``left`` in seconds."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._start = time.monotonic()
+
+    def update(self, done: int, total: int | None) -> None:
+        import json
+
+        rate = done / max(time.monotonic() - self._start, 1e-6)
+        left = (total - done) / rate if total is not None and rate else None
+        record = {
+            "done": done,
+            "total": total,
+            "rate": round(rate),
+            "left": None if left is None else round(left, 3),
+        }
+        self._stream.write(json.dumps(record) + "\n")
+        self._stream.flush()
 
 
 @contextmanager

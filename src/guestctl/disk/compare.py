@@ -29,19 +29,26 @@ def compare(left: DiskReader, right: DiskReader, *, strict: bool = False) -> Com
     """
     if strict and left.size != right.size:
         return Comparison(False, None, "Strict mode: Image size mismatch!")
-    size = min(left.size, right.size)
     status = _status_mismatch(left, right) if strict else None
-    mismatch = _mismatch(left, right, size if status is None else status)
+    size = min(left.size, right.size)
+    mismatch = first_mismatch(left, right) if status is None else _mismatch(left, right, status)
     if mismatch is None and status is not None:
         return Comparison(False, status, f"Strict mode: Offset {status} block status mismatch!")
-    warning = ""
-    if mismatch is None and left.size != right.size:
-        warning = "Warning: Image size mismatch!\n"
-        longer = left if left.size > right.size else right
-        mismatch = _first_data(longer, size, longer.size - size)
+    compared_all = left.size != right.size and (mismatch is None or mismatch >= size)
+    warning = "Warning: Image size mismatch!\n" if compared_all else ""
     if mismatch is not None:
         return Comparison(False, mismatch, f"{warning}Content mismatch at offset {mismatch}!")
     return Comparison(True, None, f"{warning}Images are identical.")
+
+
+def first_mismatch(left: BlockDevice, right: BlockDevice) -> int | None:
+    """The offset of the first sector that differs; where one is longer, its rest must be zeros."""
+    size = min(left.size, right.size)
+    mismatch = _mismatch(left, right, size)
+    if mismatch is None and left.size != right.size:
+        longer = left if left.size > right.size else right
+        mismatch = _first_data(longer, size, longer.size - size)
+    return mismatch
 
 
 def _status_mismatch(left: DiskReader, right: DiskReader) -> int | None:

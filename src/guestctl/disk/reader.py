@@ -44,6 +44,7 @@ class DiskReader(BlockDevice):
     path: str
     backing: DiskReader | None = None
     warnings: Sequence[str] = ()
+    files: Sequence[FileDevice] = ()  # of the host, that were opened for it
 
     @staticmethod
     def open(
@@ -52,12 +53,14 @@ class DiskReader(BlockDevice):
         format: str | None = None,
         allow_dirs: Sequence[str | os.PathLike[str]] = (),
         snapshot: str | None = None,
+        mapped: bool = True,
     ) -> DiskReader:
         """Open the image at `path`.
 
         `format` (a `DiskFormat` value) skips probing. `allow_dirs` are directories, besides the
         image's own, in which files that the image names may be opened. `snapshot` is the name or
-        id of an internal snapshot to read instead of the current state.
+        id of an internal snapshot to read instead of the current state. Without `mapped` no file is
+        mapped into memory: one that is truncated while it is read is then an error, not a signal.
 
         Raises ``OSError`` for the file itself, `InvalidFormat`, `UnsupportedFeature` and
         `LocationRefused`.
@@ -67,13 +70,16 @@ class DiskReader(BlockDevice):
             os.path.realpath(os.path.dirname(path) or "."),
             os.path.dirname(os.path.realpath(path)),
         )
+        device = FileDevice.open(path, mapped=mapped)
         image = ImageFile(
             path=path,
-            device=FileDevice.open(path),
+            device=device,
+            opened=[device],
             beside=allowed,
             allow_dirs=tuple(os.path.realpath(os.fspath(directory)) for directory in allow_dirs),
             chain=(os.path.realpath(path),),
             snapshot=snapshot,
+            mapped=mapped,
         )
         return image.reader(format)
 
@@ -105,10 +111,12 @@ class ImageFile:
 
     path: str
     device: BlockDevice
+    opened: list[FileDevice]  # by the whole chain
     beside: tuple[str, ...]
     allow_dirs: tuple[str, ...]
     chain: tuple[str, ...]
     snapshot: str | None = None
+    mapped: bool = True
 
     def reader(self, format: str | None) -> DiskReader:
         """The reader for this file, which owns `device` from here on."""
@@ -119,6 +127,7 @@ class ImageFile:
         except BaseException:
             self.device.close()
             raise
+        reader.files = self.opened
         return reader
 
     def open_image(self, name: str, format: str | None, *, role: str) -> DiskReader:
@@ -146,9 +155,13 @@ class ImageFile:
             raise InvalidFormat(f"{self.path}: its {role} {path!r} leads back to itself", structure=role, offset=0)
         if len(self.chain) >= _MAX_CHAIN:
             raise InvalidFormat(f"a chain of more than {_MAX_CHAIN} images", structure=role, offset=0)
+        device = FileDevice.open(path, mapped=self.mapped)
+        self.opened.append(device)
         return ImageFile(
             path=path,
-            device=FileDevice.open(path),
+            device=device,
+            opened=self.opened,
+            mapped=self.mapped,
             beside=self.beside,
             allow_dirs=self.allow_dirs,
             chain=(*self.chain, real),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from guestctl.block.device import BlockDevice, Buffer, Extent, MappedDevice
+from guestctl.block.output import Output
 from guestctl.core.errors import UnsupportedFeature
 from guestctl.core.types import DiskFormat
 from guestctl.disk.reader import DiskReader, ImageFile, MapEntry
+from guestctl.disk.writer import ImageWriter, Options, Placement
 
 _SECTOR_BYTES = 512  # qemu's, whatever the host's device has
 
@@ -17,6 +19,10 @@ def open_reader(image: ImageFile) -> DiskReader:
     if image.snapshot is not None:
         raise UnsupportedFeature(f"{image.path}: raw images have no snapshots", feature="snapshot")
     return RawReader(image.device, image.path)
+
+
+def create_writer(output: Output, size: int, options: Options) -> ImageWriter:
+    return RawWriter(output, size)
 
 
 class RawReader(DiskReader, MappedDevice):
@@ -55,3 +61,20 @@ class RawReader(DiskReader, MappedDevice):
         for run in self.runs(0, self.size):
             hole = run.source is None
             yield MapEntry(run.offset, run.length, 0, True, hole, not hole, False, run.offset, self.path)
+
+
+class RawWriter(ImageWriter):
+    """A raw image: everything has the place it has on the disk, and what was not written is a hole."""
+
+    format = DiskFormat.RAW
+    unit = 4096
+
+    def __init__(self, output: Output, size: int) -> None:
+        self.size = size
+        self._file = output.main
+
+    def place(self, start: int, length: int) -> Iterable[Placement]:
+        return (Placement(start, length, self._file, start),)
+
+    def finish(self) -> None:
+        self._file.truncate(self.size)

@@ -1,0 +1,343 @@
+"""The native engine: from the runs of a disk into an `ImageWriter`.
+
+The disk is cut into windows. Preparing a window (reading, finding zeros, packing) may happen in
+several threads at once; placing and writing happen in order in the calling thread, so that the
+places of a conversion depend on the source alone. Holes are never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from guestctl.block.device import CHUNK_BYTES, BlockDevice, Buffer, Run, SliceDevice, zeros
+from guestctl.block.file import FileDevice
+from guestctl.core.errors import ConversionError
+from guestctl.core.progress import NoProgress, Progress
+from guestctl.disk.writer import ImageWriter
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+_WINDOW_BYTES = 1 << 20  # fits a core's cache: what is read is written while it is still there
+_WINDOWS_AHEAD = 4  # for each thread
+_PROGRESS_SECONDS = 0.1
+
+
+class Window(NamedTuple):
+    """A range of the disk; ``runs`` lie in it, ascending, and what they leave out is zeros."""
+
+    start: int
+    length: int
+    runs: tuple[Run, ...]
+
+
+class Kind(Enum):
+    """How a piece is handed to the writer; the values are those of a conversion's record."""
+
+    DATA = "data"
+    PACKED = "packed"
+    ZERO = "zero"
+
+
+class Piece(NamedTuple):
+    """What a prepared window holds from ``start`` on: data in one buffer, packed units, or zeros.
+
+    With a backing file, ranges in no piece are as they are there.
+    """
+
+    kind: Kind
+    start: int
+    length: int
+    buffers: Sequence[Buffer] = ()
+
+
+class Prepared(NamedTuple):
+    """A window with its content."""
+
+    window: Window
+    content: Buffer | None  # None: zeros
+    pieces: Sequence[Piece]
+
+
+@dataclass(slots=True)
+class Transfer:
+    """One conversion: from `source` into `writer`, which are the caller's to close and to finish.
+
+    `backing` is the disk below the new image, or None: only units that differ from it are written.
+    `digest` is updated with the whole content. `cancelled` is asked between windows.
+    """
+
+    source: BlockDevice
+    writer: ImageWriter
+    backing: BlockDevice | None = None
+    progress: Progress = field(default_factory=NoProgress)
+    digest: hashlib._Hash | None = None
+    cancelled: Callable[[], bool] | None = None
+    on_written: Callable[[Prepared], None] | None = None
+    clear_zeros: bool = False  # what is not written may hold anything: zeros are written too
+
+    def run(self, start: int = 0) -> None:
+        """Transfer everything from `start`, the end of a window, on."""
+        size = self.writer.size
+        next_report = 0.0
+        hasher = _Hasher(self.digest) if self.digest is not None else None
+        try:
+            for prepared in self._prepared(start):
+                if self.cancelled is not None and self.cancelled():
+                    raise ConversionError("cancelled")
+                window = prepared.window
+                if hasher is not None:
+                    hasher.update(prepared.content, window.length)
+                self._write(prepared.pieces)
+                if self.on_written is not None:
+                    self.on_written(prepared)
+                now = time.monotonic()
+                if now >= next_report:
+                    self.progress.update(window.start + window.length, size)
+                    next_report = now + _PROGRESS_SECONDS
+            if hasher is not None:
+                hasher.finish()
+        finally:
+            if hasher is not None:
+                hasher.close()
+        self.progress.update(size, size)
+
+    def _windows(self, start: int) -> Iterator[Window]:
+        """The disk from `start` on, in windows of some MiB; a hole, however long, is one window."""
+        size = self.writer.size
+        available = min(self.source.size, size)
+        step = max(_WINDOW_BYTES, self.writer.unit)
+        inside: list[Run] = []
+        for run in self._runs(start, max(0, available - start)):
+            offset, end = run.offset, run.offset + run.length
+            while offset < end:
+                window_end = start + step - start % step
+                if run.source is None and not inside and end >= window_end:
+                    hole_end = end if end == available else end - end % step
+                    yield Window(start, hole_end - start, ())
+                    start = offset = hole_end
+                    continue
+                part = min(end, window_end) - offset
+                if run.source is not None:
+                    inside.append(Run(offset, part, run.source, run.source_offset + offset - run.offset))
+                offset += part
+                if offset == window_end:
+                    yield Window(start, window_end - start, tuple(inside))
+                    start, inside = window_end, []
+        if start < available:
+            yield Window(start, available - start, tuple(inside))
+        start = max(start, available)
+        if start < size:
+            yield Window(start, size - start, ())
+
+    def _runs(self, start: int, length: int) -> Iterator[Run]:
+        """The source's runs; where it has holes and the backing file has data, a run of zeros that are read."""
+        if self.backing is None:
+            yield from self.source.runs(start, length)
+            return
+        below = SliceDevice(self.backing, 0, start + length)
+        for run in self.source.runs(start, length):
+            if run.source is not None:
+                yield run
+                continue
+            present = max(0, min(run.length, below.size - run.offset))
+            for covered in below.runs(run.offset, present):
+                source = None if covered.source is None else _Zeros()
+                yield Run(covered.offset, covered.length, source, 0)
+            if present < run.length:
+                yield Run(run.offset + present, run.length - present, None, 0)
+
+    def _prepared(self, start: int) -> Iterator[Prepared]:
+        """Prepared windows in order: in threads where there is something to compute, else as they are asked for."""
+        buffer = bytearray(max(_WINDOW_BYTES, self.writer.unit))
+        threads = os.cpu_count() or 1
+        pool: ThreadPoolExecutor | None = None
+        waiting: deque[Window | Future[Prepared]] = deque()
+        try:
+            for window in self._windows(start):
+                if self._computes(window):
+                    if pool is None:
+                        from concurrent.futures import ThreadPoolExecutor
+
+                        pool = ThreadPoolExecutor(threads)
+                    waiting.append(pool.submit(self._prepare, window, None))
+                else:
+                    waiting.append(window)
+                if len(waiting) > _WINDOWS_AHEAD * threads:
+                    yield self._next(waiting, buffer)
+            while waiting:
+                yield self._next(waiting, buffer)
+        finally:
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
+
+    def _computes(self, window: Window) -> bool:
+        return bool(window.runs) and (
+            self.writer.packs or any(not isinstance(run.source, FileDevice) for run in window.runs)
+        )
+
+    def _next(self, waiting: deque[Window | Future[Prepared]], buffer: bytearray) -> Prepared:
+        first = waiting.popleft()
+        return self._prepare(first, buffer) if isinstance(first, Window) else first.result()
+
+    def _prepare(self, window: Window, buffer: bytearray | None) -> Prepared:
+        """Read `window`, into `buffer` if there is one, find what is to be written, and pack it."""
+        start, length, runs = window
+        if not runs:
+            # With a backing file, a hole on both sides: the backing file may end before.
+            return Prepared(window, None, [Piece(Kind.ZERO, start, length)] if self.backing is None else ())
+        content = _content(window, buffer)
+        view = memoryview(content)[:length]
+        pieces: list[Piece] = []
+        same = self._below(window) if self.backing is not None else None
+        for kind, begin, end in _ranges(content, length, self.writer.unit, same):
+            if kind is Kind.DATA and self.writer.packs:
+                pieces += self._pack(start, view, begin, end)
+            else:
+                pieces.append(Piece(kind, start + begin, end - begin, [view[begin:end]]))
+        return Prepared(window, view, pieces)
+
+    def _below(self, window: Window) -> bytes:
+        """What the backing file has there."""
+        assert self.backing is not None
+        present = max(0, min(window.length, self.backing.size - window.start))
+        return bytes(self.backing.read(window.start, present)).ljust(window.length, b"\0")
+
+    def _pack(self, start: int, view: memoryview, begin: int, end: int) -> Iterator[Piece]:
+        """Neighbouring units of which packing makes less are one piece, and so are those it does not."""
+        unit, pack = self.writer.unit, self.writer.pack
+        units: list[Buffer] = []
+        first, packed = begin, True
+        for offset in range(begin, end, unit):
+            data = view[offset : min(offset + unit, end)]
+            result = pack(start + offset, data)
+            if units and (result is not None) is not packed:
+                yield _packed_or_not(packed, start, view, first, offset, units)
+                first, units = offset, []
+            packed = result is not None
+            units.append(data if result is None else result)
+        yield _packed_or_not(packed, start, view, first, end, units)
+
+    def _write(self, pieces: Sequence[Piece]) -> None:
+        writer = self.writer
+        for kind, start, length, buffers in pieces:
+            if kind is Kind.PACKED:
+                file, offset = writer.place_packed(start, [len(buffer) for buffer in buffers])
+                file.fill(offset, buffers)
+            elif kind is Kind.DATA:
+                for placement in writer.place(start, length):
+                    skip = placement.start - start
+                    placement.file.fill(placement.offset, [memoryview(buffers[0])[skip : skip + placement.length]])
+            else:
+                writer.zero(start, length)
+                if self.clear_zeros:
+                    for placement in writer.place(start, length):
+                        placement.file.zero(placement.offset, placement.length)
+
+
+def _content(window: Window, buffer: bytearray | None) -> bytes | bytearray:
+    """The bytes of a window, in `buffer` if there is one; it may be longer."""
+    start, length, runs = window
+    first = runs[0]
+    if buffer is None and first.length == length and first.source is not None:
+        content = first.source.read(first.source_offset, length)
+        return content if isinstance(content, bytes) else bytes(content)
+    target = bytearray(length) if buffer is None else buffer
+    view = memoryview(target)
+    done = 0
+    for offset, run_length, source, source_offset in runs:
+        begin = offset - start
+        if buffer is not None and done < begin:
+            view[done:begin] = zeros(begin - done)
+        done = begin + run_length
+        if source is not None:
+            source.read_into(source_offset, view[begin:done])
+    if buffer is not None and done < length:
+        view[done:length] = zeros(length - done)
+    return target
+
+
+def _ranges(content: bytes | bytearray, length: int, unit: int, same: bytes | None) -> Iterator[tuple[Kind, int, int]]:
+    """The first `length` bytes of `content` as ranges of whole units, zeros or data, without what is as in `same`."""
+    zero = bytes(unit)
+    starts_with = content.startswith
+    current: Kind | None = None
+    start = 0
+    for offset in range(0, length, unit):
+        if offset + unit > length:
+            zero = bytes(length - offset)
+        if same is not None and starts_with(same[offset : offset + len(zero)], offset):
+            kind = None
+        else:
+            kind = Kind.ZERO if starts_with(zero, offset) else Kind.DATA
+        if kind is not current:
+            if current is not None:
+                yield current, start, offset
+            current, start = kind, offset
+    if current is not None:
+        yield current, start, length
+
+
+def _packed_or_not(packed: bool, start: int, view: memoryview, begin: int, end: int, units: list[Buffer]) -> Piece:
+    if packed:
+        return Piece(Kind.PACKED, start + begin, end - begin, units)
+    return Piece(Kind.DATA, start + begin, end - begin, [view[begin:end]])
+
+
+class _Zeros(BlockDevice):
+    """Zeros that are read like data."""
+
+    size = sys.maxsize
+
+    def read(self, offset: int, length: int) -> Buffer:
+        return zeros(length)
+
+
+class _Hasher:
+    """Hashes beside the transfer, in a thread of its own."""
+
+    def __init__(self, digest: hashlib._Hash) -> None:
+        self._digest = digest
+        self._queue: queue.Queue[tuple[Buffer | None, int] | None] = queue.Queue(maxsize=16)
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def update(self, content: Buffer | None, length: int) -> None:
+        # The buffer will hold the next window when this one's turn comes.
+        self._queue.put((None if content is None else bytes(content), length))
+
+    def finish(self) -> None:
+        """Wait until everything is hashed."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def close(self) -> None:
+        """Leave the rest unhashed."""
+        self._stopped = True
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            content, length = item
+            if self._stopped:
+                continue
+            if content is not None:
+                self._digest.update(content)
+                continue
+            while length and not self._stopped:
+                part = min(length, CHUNK_BYTES)
+                self._digest.update(zeros(part))
+                length -= part
