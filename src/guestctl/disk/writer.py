@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from guestctl.block.device import Buffer
+from guestctl.block.device import CHUNK_BYTES, Buffer, zeros
 from guestctl.block.output import Output, OutputFile
 from guestctl.core.errors import ConversionError
 from guestctl.disk.formats import ROOMS
@@ -68,6 +68,12 @@ class ImageWriter(ABC):
     @abstractmethod
     def finish(self) -> None:
         """Write what is left of the metadata; the data is in its place by now."""
+
+
+def write_zeros(file: OutputFile, offset: int, length: int) -> None:
+    """Write zero bytes, which then have their place on the host."""
+    for done in range(0, length, CHUNK_BYTES):
+        file.write_at(offset + done, zeros(min(CHUNK_BYTES, length - done)))
 
 
 class Options:

@@ -14,13 +14,21 @@ persistent bitmaps                      listed and checked, their bits not read
 encryption (LUKS, legacy AES)           described; reading raises
 unknown incompatible features           refused by name
 ======================================  ==================================================
+
+Written: versions 2 and 3 with every option of qemu-img but encryption.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from guestctl.disk.formats.qcow2.header import read_header
 from guestctl.disk.formats.qcow2.reader import Qcow2Reader
 from guestctl.disk.reader import DiskReader, ImageFile
+
+if TYPE_CHECKING:
+    from guestctl.block.output import Output
+    from guestctl.disk.writer import ImageWriter, Options
 
 
 def open_reader(image: ImageFile, *, metadata_only: bool = False) -> DiskReader:
@@ -37,3 +45,9 @@ def open_reader(image: ImageFile, *, metadata_only: bool = False) -> DiskReader:
             reader.close()
             raise
     return reader
+
+
+def create_writer(output: Output, size: int, options: Options) -> ImageWriter:
+    from guestctl.disk.formats.qcow2.options import create
+
+    return create(output, size, options)

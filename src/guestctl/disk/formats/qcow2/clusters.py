@@ -77,7 +77,7 @@ def table_from_bytes(data: Buffer) -> array[int]:
 
 def parse_compressed(entry: int, cluster_bits: int) -> CompressedCluster:
     """The "Compressed Clusters Descriptor" in an L2 entry."""
-    offset_bits = 62 - (cluster_bits - 8)
+    offset_bits = layout.compressed_offset_bits(cluster_bits)
     offset = entry & (1 << offset_bits) - 1
     sectors = (entry >> offset_bits & (1 << cluster_bits - 8) - 1) + 1
     return CompressedCluster(offset, sectors * 512 - offset % 512)

@@ -9,10 +9,10 @@ as in qemu.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 
 from guestctl.block.device import BlockDevice, Buffer
-from guestctl.core.errors import InvalidFormat, UnsupportedFeature
+from guestctl.core.errors import ConversionError, InvalidFormat, UnsupportedFeature
 from guestctl.disk.formats.qcow2 import layout
 from guestctl.disk.formats.qcow2.layout import Incompatible
 
@@ -229,6 +229,50 @@ def _backing_file(first_cluster: memoryview, header: Header) -> str | None:
     if offset + length > len(first_cluster):
         raise _invalid(f"backing file name at {offset:#x} is not inside the first cluster", 8)
     return decode_file_name(first_cluster[offset : offset + length], "backing file name", offset)
+
+
+def build_first_cluster(header: Header, extensions: Extensions) -> bytes:
+    """What the file begins with: `header`, the extensions and the backing file name, for which its fields are set.
+
+    Raises `ConversionError` where they do not fit in a cluster. The feature name table is left out there, as
+    it is in version 2, which has no features.
+    """
+    named = [
+        (layout.EXTENSION_BACKING_FORMAT, extensions.backing_format),
+        (layout.EXTENSION_DATA_FILE, extensions.data_file),
+    ]
+    parts = [_extension(kind, encode_name(text)) for kind, text in named if text is not None]
+    start = header.header_length
+    name = encode_name(extensions.backing_file or "")
+    features = b"".join(layout.FEATURE_NAME.pack(*feature) for feature in layout.FEATURE_NAMES)
+    table = _extension(layout.EXTENSION_FEATURE_NAMES, features)
+    end_mark = layout.EXTENSION.pack(layout.EXTENSION_END, 0)
+    needed = start + sum(map(len, parts)) + len(end_mark) + len(name)
+    if needed > header.cluster_size or len(name) > layout.MAX_FILE_NAME_BYTES:
+        raise ConversionError("qcow2: the names of the image's files do not fit in its header")
+    if header.version > 2 and needed + len(table) <= header.cluster_size:
+        parts.append(table)
+    body = b"".join((*parts, end_mark))
+    if name:
+        header = replace(header, backing_file_offset=start + len(body), backing_file_size=len(name))
+    return _pack_fields(header) + body + name
+
+
+def _pack_fields(header: Header) -> bytes:
+    fields = astuple(header)
+    packed = layout.HEADER_V2.pack(layout.MAGIC, *fields[:12])
+    if header.version > 2:
+        packed += layout.HEADER_V3.pack(*fields[12:17]) + bytes((header.compression_type,))
+    return packed.ljust(header.header_length, b"\0")
+
+
+def _extension(kind: int, data: bytes) -> bytes:
+    return layout.EXTENSION.pack(kind, len(data)) + data + bytes(-len(data) % 8)
+
+
+def encode_name(name: str) -> bytes:
+    """The inverse of `decode_name`."""
+    return name.encode("utf-8", "surrogateescape")
 
 
 def decode_name(data: Buffer) -> str:

@@ -14,9 +14,11 @@ HEADER_V2 = struct.Struct(">4sIQIIQIIQQIIQ")
 HEADER_V3 = struct.Struct(">QQQII")
 HEADER_V3_BYTES = HEADER_V2.size + HEADER_V3.size
 COMPRESSION_TYPE_OFFSET = 104
+HEADER_BYTES = 112  # with compression_type and its padding
 
 MIN_CLUSTER_BITS = 9
 MAX_CLUSTER_BITS = 21  # qemu's limit: 2 MiB
+DEFAULT_CLUSTER_BYTES = 64 << 10
 MIN_EXTENDED_CLUSTER_BITS = 14
 MAX_REFCOUNT_ORDER = 6
 DEFAULT_REFCOUNT_ORDER = 4  # version 2 has no other
@@ -64,6 +66,16 @@ EXTENSION_DATA_FILE = 0x44415441
 # "Feature name table": type (0 incompatible), bit number, name padded with zeros.
 FEATURE_NAME = struct.Struct(">BB46s")
 FEATURE_INCOMPATIBLE = 0
+FEATURE_NAMES = (
+    (0, 0, b"dirty bit"),
+    (0, 1, b"corrupt bit"),
+    (0, 2, b"external data file"),
+    (0, 3, b"compression type"),
+    (0, 4, b"extended L2 entries"),
+    (1, 0, b"lazy refcounts"),
+    (2, 0, b"bitmaps"),
+    (2, 1, b"raw external data"),
+)
 # "Bitmaps extension": nb_bitmaps, reserved, bitmap_directory_size, bitmap_directory_offset.
 BITMAPS_EXTENSION = struct.Struct(">IIQQ")
 # "Full disk encryption header pointer": offset, length.
@@ -79,6 +91,7 @@ OFLAG_COMPRESSED = 1 << 62
 OFLAG_ZERO = 1 << 0
 REFCOUNT_TABLE_OFFSET_MASK = 0xFFFFFFFFFFFFFE00
 REFCOUNT_TABLE_RESERVED_MASK = 0x1FF
+HOST_OFFSET_BITS = 56
 
 # "Extended L2 Entries": the low half of the bitmap is allocation, the high half reads-as-zeros.
 SUBCLUSTERS = 32
@@ -102,3 +115,8 @@ BITMAP_TABLE_OFFSET_MASK = 0x00FFFFFFFFFFFE00
 BITMAP_TABLE_RESERVED_MASK = 0xFF000000000001FE
 MAX_BITMAPS = 65535
 MAX_BITMAP_NAME_BYTES = 1023
+
+
+def compressed_offset_bits(cluster_bits: int) -> int:
+    """The bits of the host offset in a "Compressed Clusters Descriptor"; the number of sectors is above."""
+    return 62 - (cluster_bits - 8)
