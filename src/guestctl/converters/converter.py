@@ -219,6 +219,8 @@ def convert_natively(wanted: Conversion) -> ConversionResult:
             ).run(start)
             writer.finish()
             refuse_changed(files)
+            if wanted.cancelled is not None and wanted.cancelled():
+                raise ConversionError("cancelled")
             output_size = sum(file.occupied() for file in output.files)
             output.publish()
         except BaseException:

@@ -151,7 +151,7 @@ class Transfer:
                 yield run
                 continue
             present = max(0, min(run.length, below.size - run.offset))
-            for covered in below.runs(run.offset, present):
+            for covered in below.runs(run.offset, present) if present else ():
                 source = None if covered.source is None else _Zeros()
                 yield Run(covered.offset, covered.length, source, 0)
             if present < run.length:
@@ -211,7 +211,8 @@ class Transfer:
         """What the backing file has there."""
         assert self.backing is not None
         present = max(0, min(window.length, self.backing.size - window.start))
-        return bytes(self.backing.read(window.start, present)).ljust(window.length, b"\0")
+        content = bytes(self.backing.read(window.start, present)) if present else b""
+        return content.ljust(window.length, b"\0")
 
     def _pack(self, start: int, view: memoryview, begin: int, end: int) -> Iterator[Piece]:
         """Neighbouring units of which packing makes less are one piece, and so are those it does not."""
