@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
+import sys
+import zlib
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 
 from guestctl.block import Output
 from guestctl.core.errors import ConversionError, UnsupportedFeature
+from guestctl.disk.formats.qcow2.compression import compressor
 from guestctl.disk.reader import DiskReader
 from guestctl.disk.writer import create_writer
 from image_writing import write_image
@@ -343,3 +347,47 @@ def test_file_too_large_for_its_refcounts(tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match="too large"):
         writer.place(0, 33 << 30)
     output.discard()
+
+
+@pytest.mark.parametrize("library", ["isal", "zlib"])
+def test_deflate_keeps_to_qemus_window(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    """qemu's decoder has a window of 4 KiB; zlib's with the same window refuses what reaches further back."""
+    if library == "zlib":
+        monkeypatch.setitem(sys.modules, "isal", None)
+    else:
+        pytest.importorskip("isal")
+    compress = compressor(0)
+    generator = random.Random(3)
+    for period in (1, 100, 4000, 4096, 5000, 9000):
+        content = (generator.randbytes(period) * 70_000)[:65536]
+        assert _inflate(compress(content)) == content
+    wide = zlib.compressobj(9, zlib.DEFLATED, -15)
+    with pytest.raises(zlib.error, match="distance"):
+        _inflate(wide.compress(content) + wide.flush())
+
+
+def _inflate(data: bytes) -> bytes:
+    """A little at a time, for zlib looks at the window only where its output was taken away."""
+    decoder = zlib.decompressobj(-12)
+    parts = []
+    while not decoder.eof:
+        parts.append(decoder.decompress(data, 256))
+        data = decoder.unconsumed_tail
+    return b"".join(parts)
+
+
+def test_clusters_that_do_not_shrink_leave_no_gaps(run: Run, flat: Callable[[Path], bytes], tmp_path: Path) -> None:
+    """Noise between text: the text stays byte to byte, so that the file is little more than its parts."""
+    generator = random.Random(4)
+    cluster = 65536
+    content = b"".join(
+        generator.randbytes(cluster) if generator.random() < 0.3 else (b"%d " % number * cluster)[:cluster]
+        for number in range(64)
+    )
+    for batch in (1, 7, 64):
+        path = tmp_path / f"{batch}.qcow2"
+        write_image(path, "qcow2", content, {"compress": "on"}, batch=batch)
+        found = check(run, path)
+        stored = (found["allocated-clusters"] - found["compressed-clusters"]) * cluster
+        assert os.stat(path).st_blocks * 512 < stored + 12 * cluster
+        assert sha256(flat(path)) == sha256(content)

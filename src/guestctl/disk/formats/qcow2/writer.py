@@ -104,13 +104,13 @@ class Qcow2Writer(ImageWriter):
             part = min(stop, first + 1 << self._cluster_bits) - start
             placements.append(self._placed(start, part, self._partial[1]))
             start, first = start + part, first + 1
-        if start < stop:
-            host = self._allocate(last - first + 1) << self._cluster_bits
-            placements.append(self._placed(start, stop - start, host))
-            self._partial = (last, host + (last - first << self._cluster_bits))
-        if len(placements) == 2 and placements[0].offset + placements[0].length == placements[1].offset:
-            placements = [Placement(stop - length, length, self._file, placements[0].offset)]
-        return placements
+        while start < stop:
+            host, count = self._allocate(last - first + 1)
+            part = min(stop, first + count << self._cluster_bits) - start
+            placements.append(self._placed(start, part, host << self._cluster_bits))
+            start, first = start + part, first + count
+            self._partial = (first - 1, host + count - 1 << self._cluster_bits)
+        return _joined(placements)
 
     def place_packed(self, start: int, sizes: Sequence[int]) -> tuple[OutputFile, int]:
         assert self._counts is not None
@@ -171,22 +171,22 @@ class Qcow2Writer(ImageWriter):
             file.reserve(base, length)
         return base
 
-    def _allocate(self, clusters: int) -> int:
-        """The first of so many host clusters."""
+    def _allocate(self, clusters: int) -> tuple[int, int]:
+        """The first and the number of consecutive host clusters: so many, or fewer."""
         if self._counts is None:
             first = self._end
             self._grow(clusters, count=1)
-            return first
+            return first, clusters
         first, end = self._reserve
-        if end - first < clusters:
-            self._release_reserve()
+        if first == end:
             first = self._end
             self._grow(max(clusters, min(self._stored_clusters, _MAX_RESERVE_CLUSTERS)), count=0)
             end = self._end
+        clusters = min(clusters, end - first)
         self._counts[first : first + clusters] = array("I", (1,)) * clusters
         self._stored_clusters += clusters
         self._reserve = (first + clusters, end)
-        return first
+        return first, clusters
 
     def _release_reserve(self) -> None:
         """Shorten the file again by a reserve at its end; one elsewhere stays as free clusters."""
@@ -219,6 +219,17 @@ class Qcow2Writer(ImageWriter):
         """Write zeros, if the user wants them, where nothing was placed."""
         if self._preallocation.zeros and self._base is not None and offset > self._next:
             write_zeros(self._data_file or self._file, self._base + self._next, offset - self._next)
+
+
+def _joined(placements: list[Placement]) -> list[Placement]:
+    """With those joined that lie one after the other."""
+    joined: list[Placement] = []
+    for placement in placements:
+        if joined and joined[-1].offset + joined[-1].length == placement.offset:
+            start, length, file, offset = joined.pop()
+            placement = Placement(start, length + placement.length, file, offset)
+        joined.append(placement)
+    return joined
 
 
 def _min_packed_bytes(header: Header) -> int:
