@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from conformance import check_device
-from guestctl.core.errors import EndOfDevice
+from guestctl.core.errors import ConversionError, EndOfDevice
 from guestctl.disk.reader import DiskReader
+from image_writing import write_image
 
 Run = Callable[..., str]
 MIB = 1 << 20
@@ -62,3 +64,30 @@ def test_map(run: Run, sparse: Path) -> None:
     with DiskReader.open(sparse) as reader:
         ours = [(e.start, e.length, e.depth, e.present, e.zero, e.data, e.offset) for e in reader.map()]
     assert ours == [(e["start"], e["length"], 0, e["present"], e["zero"], e["data"], e["offset"]) for e in theirs]
+
+
+@pytest.mark.parametrize("mode", ["off", "falloc", "full"])
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 4097, MIB + 3])
+def test_written(run: Run, tmp_path: Path, mode: str, size: int) -> None:
+    """The size, the content and what the host has of it, as of an image that qemu-img makes."""
+    ours, theirs = tmp_path / "ours.raw", tmp_path / "theirs.raw"
+    content = (bytes(70_000) + b"data" * 5000).ljust(size, b"\0")[:size]
+    write_image(ours, "raw", content, {"preallocation": mode})
+    run("qemu-img", "create", "-q", "-f", "raw", "-o", f"preallocation={mode}", theirs, str(size))
+    assert ours.stat().st_size == theirs.stat().st_size
+    assert ours.read_bytes() == content.ljust(-(-size // 512) * 512, b"\0")
+    if mode != "off":
+        assert os.stat(ours).st_blocks * 512 >= size
+
+
+def test_written_holes(tmp_path: Path) -> None:
+    path = tmp_path / "disk.raw"
+    write_image(path, "raw", bytes(8 * MIB) + b"\1" + bytes(8 * MIB - 1))
+    assert os.stat(path).st_blocks * 512 <= MIB
+
+
+def test_options_of_writing(tmp_path: Path) -> None:
+    for options in ({"preallocation": "metadata"}, {"cluster_size": "4k"}):
+        with pytest.raises(ConversionError):
+            write_image(tmp_path / "disk.raw", "raw", b"", options)
+    assert not list(tmp_path.iterdir())

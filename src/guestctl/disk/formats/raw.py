@@ -10,7 +10,7 @@ from guestctl.block.output import Output
 from guestctl.core.errors import UnsupportedFeature
 from guestctl.core.types import DiskFormat
 from guestctl.disk.reader import DiskReader, ImageFile, MapEntry
-from guestctl.disk.writer import ImageWriter, Options, Placement
+from guestctl.disk.writer import ImageWriter, Options, Placement, write_zeros
 
 _SECTOR_BYTES = 512  # qemu's, whatever the host's device has
 
@@ -22,7 +22,12 @@ def open_reader(image: ImageFile) -> DiskReader:
 
 
 def create_writer(output: Output, size: int, options: Options) -> ImageWriter:
-    return RawWriter(output, size)
+    """``preallocation``: ``off`` leaves holes, ``falloc`` has the host reserve their space, ``full`` writes zeros."""
+    mode = options.choice("preallocation", {mode: mode for mode in ("off", "falloc", "full")}, "off")
+    size = -(-size // _SECTOR_BYTES) * _SECTOR_BYTES
+    if mode != "off" and size:
+        output.main.reserve(0, size)
+    return RawWriter(output, size, fill=mode == "full")
 
 
 class RawReader(DiskReader, MappedDevice):
@@ -64,17 +69,29 @@ class RawReader(DiskReader, MappedDevice):
 
 
 class RawWriter(ImageWriter):
-    """A raw image: everything has the place it has on the disk, and what was not written is a hole."""
+    """A raw image: everything has the place it has on the disk, and what was not written is a hole.
+
+    `fill` writes the zeros too.
+    """
 
     format = DiskFormat.RAW
     unit = 4096
 
-    def __init__(self, output: Output, size: int) -> None:
+    def __init__(self, output: Output, size: int, *, fill: bool) -> None:
         self.size = size
         self._file = output.main
+        self._fill = fill
+        self._next = 0  # up to where the file is filled
 
     def place(self, start: int, length: int) -> Iterable[Placement]:
+        self._fill_up_to(start)
+        self._next = start + length
         return (Placement(start, length, self._file, start),)
 
     def finish(self) -> None:
+        self._fill_up_to(self.size)
         self._file.truncate(self.size)
+
+    def _fill_up_to(self, offset: int) -> None:
+        if self._fill and offset > self._next:
+            write_zeros(self._file, self._next, offset - self._next)
