@@ -20,7 +20,7 @@ def command(image: str, options: ImageOptions, as_json: bool) -> int:
     from guestctl.cli.output import fail, print_json
     from guestctl.core.errors import UnsupportedFeature
 
-    with options.open(image) as reader:
+    with options.open(image, metadata_only=True) as reader:
         try:
             result = reader.check()
         except UnsupportedFeature as error:

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from guestctl.cli.options import ImageOptions, image_options, json_option
 
+if TYPE_CHECKING:
+    from guestctl.disk.reader import DiskReader
+
 
 @click.command("info")
 @click.argument("image")
+@click.option("--backing-chain", is_flag=True, help="Describe the backing files too; they are opened then.")
 @image_options
 @json_option
-def command(image: str, options: ImageOptions, as_json: bool) -> None:
-    """Describe IMAGE, as qemu-img info does."""
-    from guestctl.cli.output import print_json
+def command(image: str, backing_chain: bool, options: ImageOptions, as_json: bool) -> None:
+    """Describe IMAGE, as qemu-img info does. Its backing file may be missing."""
+    from guestctl.cli.output import print_json, warn
 
-    with options.open(image) as reader:
-        info = reader.info()
+    with options.open(image, metadata_only=not backing_chain) as reader:
+        chain = list(_chain(reader)) if backing_chain else [reader]
+        infos = [level.info() for level in chain]
         if as_json:
-            print_json(info)
+            print_json(infos if backing_chain else infos[0])
         else:
-            _print(info)
-        _warn(reader.warnings)
+            for number, info in enumerate(infos):
+                print(end="\n" if number else "")
+                _print(info)
+        for level in chain:
+            for warning in level.warnings:
+                warn(warning)
 
 
-def _warn(warnings: Any) -> None:
-    from guestctl.cli.output import warn
-
-    for warning in warnings:
-        warn(warning)
+def _chain(reader: DiskReader | None) -> Iterator[DiskReader]:
+    while reader is not None:
+        yield reader
+        reader = reader.backing
 
 
 def _print(info: dict[str, Any]) -> None:

@@ -50,10 +50,16 @@ class ImageOptions:
     format: str | None
     allow_dirs: tuple[str, ...]
 
-    def open(self, path: str, *, snapshot: str | None = None) -> DiskReader:
+    def open(self, path: str, *, snapshot: str | None = None, metadata_only: bool = False) -> DiskReader:
         from guestctl.disk.reader import DiskReader
 
-        return DiskReader.open(path, format=self.format, allow_dirs=self.allow_dirs, snapshot=snapshot)
+        return DiskReader.open(
+            path,
+            format=self.format,
+            allow_dirs=self.allow_dirs,
+            snapshot=snapshot,
+            metadata_only=metadata_only,
+        )
 
 
 class Tree(NamedTuple):

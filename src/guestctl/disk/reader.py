@@ -54,6 +54,7 @@ class DiskReader(BlockDevice):
         allow_dirs: Sequence[str | os.PathLike[str]] = (),
         snapshot: str | None = None,
         mapped: bool = True,
+        metadata_only: bool = False,
     ) -> DiskReader:
         """Open the image at `path`.
 
@@ -61,6 +62,8 @@ class DiskReader(BlockDevice):
         image's own, in which files that the image names may be opened. `snapshot` is the name or
         id of an internal snapshot to read instead of the current state. Without `mapped` no file is
         mapped into memory: one that is truncated while it is read is then an error, not a signal.
+        With `metadata_only` the backing file and other files of data stay closed: they may be
+        missing or refused, and only `info` and `check` are sure to work.
 
         Raises ``OSError`` for the file itself, `InvalidFormat`, `UnsupportedFeature` and
         `LocationRefused`.
@@ -80,6 +83,7 @@ class DiskReader(BlockDevice):
             chain=(os.path.realpath(path),),
             snapshot=snapshot,
             mapped=mapped,
+            metadata_only=metadata_only,
         )
         return image.reader(format)
 
@@ -117,6 +121,7 @@ class ImageFile:
     chain: tuple[str, ...]
     snapshot: str | None = None
     mapped: bool = True
+    metadata_only: bool = False  # the reader need not open files that hold nothing but data
 
     def reader(self, format: str | None) -> DiskReader:
         """The reader for this file, which owns `device` from here on."""
@@ -125,24 +130,30 @@ class ImageFile:
             module = importlib.import_module(f"guestctl.disk.formats.{room}")
             reader: DiskReader = module.open_reader(self)
         except BaseException:
-            self.device.close()
+            self.close()
             raise
         reader.files = self.opened
         return reader
 
+    def close(self) -> None:
+        """Close a file that is not wanted after all."""
+        self.device.close()
+        self.opened[:] = [device for device in self.opened if device is not self.device]
+
     def open_image(self, name: str, format: str | None, *, role: str) -> DiskReader:
         """Open another image that this one names in its `role` (such as ``backing file``)."""
-        return self._neighbour(name, role).reader(format)
+        return self.open_neighbour(name, role=role).reader(format)
 
     def open_file(self, name: str, *, role: str) -> BlockDevice:
         """Open a file of plain bytes that this image names in its `role` (such as ``data file``)."""
-        return self._neighbour(name, role).device
+        return self.open_neighbour(name, role=role).device
 
     def resolve(self, name: str) -> str:
         """The host path that `name` means in this image."""
         return os.path.join(os.path.dirname(self.path), name)
 
-    def _neighbour(self, name: str, role: str) -> ImageFile:
+    def open_neighbour(self, name: str, *, role: str) -> ImageFile:
+        """Open a file that this image names in its `role`, to look at it before it is read as an image."""
         path = self.resolve(name)
         real = os.path.realpath(path)
         directory = os.path.dirname(real)

@@ -31,14 +31,10 @@ if TYPE_CHECKING:
     from guestctl.disk.writer import ImageWriter, Options
 
 
-def open_reader(image: ImageFile, *, metadata_only: bool = False) -> DiskReader:
-    """The reader of a qcow2 image.
-
-    `metadata_only` opens neither the backing file nor the external data file, as ``qemu-img info``
-    does: they may be missing or refused. Only ``info`` and ``check`` work then.
-    """
+def open_reader(image: ImageFile) -> DiskReader:
+    """The reader of a qcow2 image. For ``metadata_only``, neither backing file nor data file is opened."""
     reader = Qcow2Reader(image, *read_header(image.device))
-    if not metadata_only:
+    if not image.metadata_only:
         try:
             reader.open_files()
         except BaseException:
