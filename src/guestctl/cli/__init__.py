@@ -18,6 +18,7 @@ COMMANDS = {
     "map": ("map", "Show where the data of a disk image lies."),
     "check": ("check", "Check the metadata of a disk image."),
     "compare": ("compare", "Compare the contents of two disk images."),
+    "create": ("create", "Create an empty disk image or an overlay."),
     "convert": ("convert", "Convert a disk image into another format."),
     "partitions": ("partitions", "List the partitions of a disk."),
     "filesystems": ("filesystems", "List filesystems and other content of devices."),
