@@ -33,4 +33,15 @@ class FormatProbe(NamedTuple):
 
 
 # In this order; a file that carries none of them is raw.
-PROBES = (FormatProbe("qcow2", 0, b"QFI\xfb"),)
+PROBES = (
+    FormatProbe("qcow2", 0, b"QFI\xfb"),
+    FormatProbe("vmdk", 0, b"KDMV"),
+    FormatProbe("vmdk", 0, b"COWD"),
+    FormatProbe("vmdk", 0, b"\xbe\xba\xfe\xca\0\0\0\0"),  # seSparse
+    FormatProbe("vmdk", 0, b"# Disk DescriptorFile"),
+    FormatProbe("vhdx", 0, b"vhdxfile"),
+    FormatProbe("vpc", 0, b"conectix"),
+    # A fixed VHD is a raw disk with a footer, of 512 bytes or, in old files, 511.
+    FormatProbe("vpc", -512, b"conectix"),
+    FormatProbe("vpc", -511, b"conectix"),
+)

@@ -1,0 +1,157 @@
+"""The descriptor: a text that names the disk's content, its parent and its extents ("The Descriptor File").
+
+Lines may end in any way and stand in any order; keys are compared without case. Bytes that are no
+text in the descriptor's encoding are kept, as file names may have them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from guestctl.core.errors import InvalidFormat, UnsupportedFeature
+from guestctl.disk.formats.vmdk.layout import NO_PARENT_CID, SECTOR_BYTES
+
+# qemu reads no more either; 20,000 extents fit.
+MAX_BYTES = 1 << 20
+_MAX_LINE_BYTES = 8 << 10  # a path of PATH_MAX and what stands around it
+_MAX_DISK_SECTORS = (1 << 63) // SECTOR_BYTES - 1
+
+_ASSIGNMENT = re.compile(r"([\w.]+)\s*=\s*(.*)")
+_EXTENT = re.compile(r'(RW|RDONLY|NOACCESS)\s+(\d{1,20})\s+(\w+)(?:\s+"([^"]*)"(?:\s+(\d{1,20}))?.*)?', re.ASCII)
+_ACCESS = re.compile(r"(RW|RDONLY|NOACCESS)\s", re.ASCII)
+_ENCODING = re.compile(
+    r"utf-?8|us-ascii|windows-\d{3,4}|iso-8859-\d{1,2}|cp\d{3,4}|gbk|gb2312|gb18030|big5|shift[-_]?jis|euc-(jp|kr)"
+)
+_FLAT_TYPES = ("FLAT", "VMFS")
+_SPARSE_TYPES = ("SPARSE", "VMFSSPARSE", "SESPARSE")
+_TYPES = (*_FLAT_TYPES, *_SPARSE_TYPES, "ZERO")
+_RAW_DEVICE_TYPES = ("VMFSRDM", "VMFSRAW")
+_RAW_DEVICES = frozenset(
+    "fulldevice partitioneddevice vmfsraw vmfsrdm vmfsrawdevicemap vmfsrdmp vmfspassthroughrawdevicemap".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ExtentLine:
+    """One extent: ``name`` is None for ZERO, ``offset`` counts in sectors of the file."""
+
+    sectors: int
+    type: str
+    name: str | None = None
+    offset: int = 0
+
+    @property
+    def is_flat(self) -> bool:
+        return self.type in _FLAT_TYPES
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    cid: int
+    parent_cid: int
+    create_type: str
+    parent_name: str | None
+    extents: tuple[ExtentLine, ...]
+    database: dict[str, str] = field(default_factory=dict)  # the ``ddb.`` keys
+
+
+def parse_descriptor(data: bytes, offset: int = 0) -> Descriptor:
+    """The descriptor in `data`, which lies at `offset` of its file and ends with it or at a zero byte."""
+    if len(data) > MAX_BYTES:
+        raise _invalid(f"{len(data)} bytes, more than {MAX_BYTES}", offset)
+    data = data.partition(b"\0")[0]
+    values: dict[str, str] = {}
+    extents: list[ExtentLine] = []
+    total = 0
+    for line in _decode(data, offset).splitlines():
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        if len(line) > _MAX_LINE_BYTES:
+            raise _invalid(f"a line of {len(line)} characters", offset)
+        if _ACCESS.match(line):
+            extent = _parse_extent(line, offset)
+            total += extent.sectors
+            extents.append(extent)
+        elif match := _ASSIGNMENT.fullmatch(line):
+            _assign(values, match[1].lower(), match[2].strip().strip('"'), offset)
+    if total > _MAX_DISK_SECTORS:
+        raise _invalid(f"a disk of {total} sectors", offset)
+    return _from_values(values, tuple(extents), offset)
+
+
+def _from_values(values: dict[str, str], extents: tuple[ExtentLine, ...], offset: int) -> Descriptor:
+    if values.get("version") not in (None, "1", "2", "3", "4"):
+        raise UnsupportedFeature(
+            f"descriptor version {values['version']!r}", feature=f"descriptor version {values['version']}"
+        )
+    create_type = values.get("createtype")
+    if create_type is None:
+        raise _invalid("no createType", offset)
+    if create_type.lower() in _RAW_DEVICES:
+        raise UnsupportedFeature(f"a disk of type {create_type} is a device, not a file", feature=create_type)
+    parent_cid = _content_id(values, "parentcid", offset)
+    return Descriptor(
+        cid=_content_id(values, "cid", offset),
+        parent_cid=parent_cid,
+        create_type=create_type,
+        parent_name=values.get("parentfilenamehint") if parent_cid != NO_PARENT_CID else None,
+        extents=extents,
+        database={key: value for key, value in values.items() if key.startswith("ddb.")},
+    )
+
+
+def _decode(data: bytes, offset: int) -> str:
+    if data.isascii():
+        return data.decode("ascii")
+    match = re.search(rb'^\s*encoding\s*=\s*"?([^"\r\n]*)', data, re.MULTILINE | re.IGNORECASE)
+    name = match[1].decode("latin-1").strip().lower() if match else "utf-8"
+    if not _ENCODING.fullmatch(name):
+        raise UnsupportedFeature(f"a descriptor in encoding {name!r}", feature=f"encoding {name}")
+    try:
+        return data.decode(name, "surrogateescape")
+    except LookupError as error:
+        raise UnsupportedFeature(f"a descriptor in encoding {name!r}", feature=f"encoding {name}") from error
+    except UnicodeError as error:
+        raise _invalid(f"not text in encoding {name}: {error}", offset) from error
+
+
+def _assign(values: dict[str, str], key: str, value: str, offset: int) -> None:
+    known = values.setdefault(key, value)
+    if known != value and not key.startswith("ddb."):
+        raise _invalid(f"{key} is given twice: {known!r} and {value!r}", offset)
+
+
+def _parse_extent(line: str, offset: int) -> ExtentLine:
+    match = _EXTENT.fullmatch(line)
+    if match is None:
+        raise _invalid(f"extent {line[:120]!r}", offset)
+    access, sectors, type, name, file_offset = match.groups()
+    if type in _RAW_DEVICE_TYPES:
+        raise UnsupportedFeature(f"an extent of type {type} is a device, not a file", feature=type)
+    if type not in _TYPES:
+        raise UnsupportedFeature(f"an extent of type {type!r}", feature=f"extent type {type}")
+    if access == "NOACCESS":
+        raise UnsupportedFeature("an extent that must not be accessed", feature="NOACCESS extent")
+    extent = ExtentLine(int(sectors), type, name, int(file_offset or 0))
+    if not 0 < extent.sectors <= _MAX_DISK_SECTORS or extent.offset > _MAX_DISK_SECTORS:
+        raise _invalid(f"extent of {sectors} sectors at {file_offset or 0}", offset)
+    if type != "ZERO" and not name:
+        raise _invalid(f"extent without a file name: {line[:120]!r}", offset)
+    if name is not None and "\0" in name:
+        raise _invalid("a zero byte in a file name", offset)
+    return extent
+
+
+def _content_id(values: dict[str, str], key: str, offset: int) -> int:
+    text = values.get(key)
+    if text is None and key == "parentcid":
+        return NO_PARENT_CID
+    if text is None or not re.fullmatch(r"[0-9A-Fa-f]{1,8}", text):
+        raise _invalid(f"{key}={text}: no content id" if text else f"no {key}", offset)
+    return int(text, 16)
+
+
+def _invalid(message: str, offset: int) -> InvalidFormat:
+    return InvalidFormat(message, structure="descriptor", offset=offset)

@@ -1,0 +1,166 @@
+"""Whole disks, maps and descriptions against qemu-img's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conformance import check_device
+
+from guestctl.disk.reader import DiskReader, MapEntry
+
+Run = Callable[..., str]
+Flat = Callable[[Path], bytes]
+Row = tuple[int, int, int, bool, bool, bool, int | None]
+
+
+def qemu_map(run: Run, path: Path) -> list[Row]:
+    entries: list[dict[str, Any]] = json.loads(run("qemu-img", "map", "--output=json", path))
+    return _joined(
+        (e["start"], e["length"], e["depth"], e["present"], e["zero"], e["data"], e.get("offset")) for e in entries
+    )
+
+
+def _joined(rows: Iterable[Row]) -> list[Row]:
+    """qemu-img cuts where its own requests end; join what continues."""
+    result: list[Row] = []
+    for row in rows:
+        if result:
+            start, length, *status, offset = result[-1]
+            if list(row[2:6]) == status and row[6] == (None if offset is None else offset + length):
+                result[-1] = (start, length + row[1], *row[2:6], offset)
+                continue
+        result.append(row)
+    return result
+
+
+def our_map(entries: Iterable[MapEntry]) -> list[Row]:
+    return [(e.start, e.length, e.depth, e.present, e.zero, e.data, e.offset) for e in entries]
+
+
+def qemu_info(run: Run, path: Path) -> dict[str, Any]:
+    info: dict[str, Any] = json.loads(run("qemu-img", "info", "--output=json", path))
+    info.pop("children", None)
+    return info
+
+
+def digest(reader: DiskReader) -> str:
+    whole = hashlib.sha256()
+    for _, buffer in reader.chunks(0, reader.size):
+        whole.update(buffer)
+    return whole.hexdigest()
+
+
+def test_every_kind(image: Path, flat: Flat) -> None:
+    expected = flat(image)
+    with DiskReader.open(image) as reader:
+        assert reader.format == "vmdk"
+        assert reader.warnings == []
+        check_device(reader, expected)
+
+
+def test_map(image: Path, run: Run) -> None:
+    with DiskReader.open(image) as reader:
+        entries = list(reader.map())
+    assert our_map(entries) == qemu_map(run, image)
+    assert all((entry.offset is None) == (entry.filename is None) for entry in entries)
+
+
+def test_bytes_lie_where_the_map_says(image: Path) -> None:
+    with DiskReader.open(image) as reader:
+        for entry in reader.map():
+            part = min(entry.length, 70_000)
+            content = bytes(reader.read(entry.start, part))
+            if entry.zero:
+                assert content.count(0) == part
+            elif entry.filename is not None and entry.offset is not None:
+                with Path(entry.filename).open("rb") as file:
+                    file.seek(entry.offset)
+                    assert file.read(part).ljust(part, b"\0") == content
+            else:
+                assert entry.compressed
+
+
+def test_info(image: Path, run: Run) -> None:
+    with DiskReader.open(image) as reader:
+        assert reader.info() == qemu_info(run, image)
+
+
+def test_check(image: Path, run: Run) -> None:
+    with DiskReader.open(image) as reader:
+        assert reader.check() == json.loads(run("qemu-img", "check", "--output=json", image))
+
+
+def test_relative_names(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sub").mkdir()
+    create = ("qemu-img", "create", "-q", "-f", "vmdk")
+    run(*create, "-o", "subformat=twoGbMaxExtentFlat", "sub/base.vmdk", "1M")
+    run(*create, "-b", "base.vmdk", "-F", "vmdk", "sub/top.vmdk")
+    for name in ("sub/base.vmdk", "sub/top.vmdk"):
+        with DiskReader.open(name) as reader:
+            assert reader.info() == qemu_info(run, Path(name))
+
+
+def test_image_of_others(run: Run, shared: Path, flat: Flat) -> None:
+    path = shared / "images" / "dfvfs-ext2.vmdk"
+    expected = flat(path)
+    with DiskReader.open(path) as reader:
+        assert bytes(reader.read(0, reader.size)) == expected
+        assert our_map(reader.map()) == qemu_map(run, path)
+        assert reader.info() == qemu_info(run, path)
+
+
+@pytest.mark.parametrize("size", [512, 1536, 65536 - 512, 65536 + 512, (32 << 20) + 512])
+@pytest.mark.parametrize("subformat", ["monolithicSparse", "streamOptimized", "twoGbMaxExtentFlat"])
+def test_odd_sizes(run: Run, tmp_path: Path, flat: Flat, size: int, subformat: str) -> None:
+    raw, path = tmp_path / "disk.raw", tmp_path / "disk.vmdk"
+    with raw.open("wb") as file:
+        file.write(b"first")
+        file.seek(size - 4)
+        file.write(b"last")
+    run("qemu-img", "convert", "-O", "vmdk", "-o", f"subformat={subformat}", raw, path)
+    with DiskReader.open(path) as reader:
+        assert reader.size == size
+        assert bytes(reader.read(0, size)) == flat(path) == raw.read_bytes()
+        if subformat != "twoGbMaxExtentFlat":  # the holes of small files are not looked for
+            assert our_map(reader.map()) == qemu_map(run, path)
+
+
+@pytest.mark.parametrize("subformat", ["monolithicSparse", "streamOptimized"])
+def test_empty_disk(run: Run, tmp_path: Path, subformat: str) -> None:
+    path = tmp_path / "empty.vmdk"
+    run("qemu-img", "create", "-q", "-f", "vmdk", "-o", f"subformat={subformat}", path, "100M")
+    with DiskReader.open(path) as reader:
+        assert [run.source for run in reader.runs(0, reader.size)] == [None]
+        assert our_map(reader.map()) == qemu_map(run, path)
+
+
+def test_terabytes(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "large.vmdk"
+    run("qemu-img", "create", "-q", "-f", "vmdk", path, "3T")
+    run("qemu-io", "-f", "vmdk", "-c", "write -P 1 1T 2k", "-c", f"write -P 2 {(3 << 40) - 512} 512", path)
+    with DiskReader.open(path) as reader:
+        assert bytes(reader.read(1 << 40, 2048)) == b"\1" * 2048
+        assert bytes(reader.read(reader.size - 513, 513)) == b"\0" + b"\2" * 512
+        data = [(entry.start, entry.length) for entry in reader.map() if entry.data]
+    assert data == [(1 << 40, 65536), ((3 << 40) - 65536, 65536)]
+
+
+@pytest.mark.parametrize("subformat", ["twoGbMaxExtentSparse", "twoGbMaxExtentFlat"])
+def test_several_extents(run: Run, tmp_path: Path, subformat: str) -> None:
+    path = tmp_path / "split.vmdk"
+    run("qemu-img", "create", "-q", "-f", "vmdk", "-o", f"subformat={subformat}", path, "5G")
+    run("qemu-io", "-f", "vmdk", "-c", "write -P 9 2047M 2M", "-c", "write -P 8 5119M 1M", path)
+    raw = tmp_path / "split.raw"
+    run("qemu-img", "convert", "-O", "raw", path, raw)
+    with DiskReader.open(path) as reader, DiskReader.open(raw, format="raw") as expected:
+        assert reader.size == expected.size
+        assert bytes(reader.read(2046 << 20, 4 << 20)) == bytes(expected.read(2046 << 20, 4 << 20))
+        assert bytes(reader.read(5118 << 20, 2 << 20)) == bytes(expected.read(5118 << 20, 2 << 20))
+        assert our_map(reader.map()) == qemu_map(run, path)
+        assert reader.info() == qemu_info(run, path)
