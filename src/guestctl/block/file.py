@@ -18,7 +18,7 @@ _BULK_BYTES = 4 << 10
 # Each read of the map makes up to 64 KiB resident (the kernel maps neighbours too): let go of them
 # after so many reads, or a long walk would grow the process to the size of the metadata.
 _READS_BEFORE_RELEASE = 512
-# A hole shorter than this is not worth the system calls that find it.
+# In a range shorter than this a hole is not worth the system calls that find it, unless it is the whole file.
 _MIN_HOLE_BYTES = 256 << 10
 
 
@@ -107,7 +107,7 @@ class FileDevice(BlockDevice):
             self._map.madvise(mmap.MADV_DONTNEED)
 
     def runs(self, offset: int, length: int) -> Iterator[Run]:
-        if length < _MIN_HOLE_BYTES or not hasattr(os, "SEEK_HOLE"):
+        if length < min(_MIN_HOLE_BYTES, self.size) or not hasattr(os, "SEEK_HOLE"):
             yield from super().runs(offset, length)
             return
         self.check_range(offset, length)

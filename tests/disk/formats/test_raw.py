@@ -91,3 +91,19 @@ def test_options_of_writing(tmp_path: Path) -> None:
         with pytest.raises(ConversionError):
             write_image(tmp_path / "disk.raw", "raw", b"", options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [1, 511, 4096, 5000, 65536, 200_000, 262_143, 262_144, 300_000])
+def test_map_of_small_files(run: Run, tmp_path: Path, size: int) -> None:
+    """Holes are found in files of any size."""
+    path = tmp_path / "disk.raw"
+    for position in (None, 0, size // 2, size - 1):
+        with path.open("wb") as file:
+            file.truncate(size)
+            if position is not None:
+                file.seek(position)
+                file.write(b"x")
+        theirs = json.loads(run("qemu-img", "map", "-f", "raw", "--output=json", path))
+        with DiskReader.open(path, format="raw") as reader:
+            ours = [(e.start, e.length, e.present, e.zero, e.data, e.offset) for e in reader.map()]
+        assert ours == [(e["start"], e["length"], e["present"], e["zero"], e["data"], e["offset"]) for e in theirs]
