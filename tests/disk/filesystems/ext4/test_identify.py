@@ -30,6 +30,9 @@ KINDS = {
     "journal-device": ("-O journal_dev -b 4096", ""),
     "label-of-16": ("-t ext4 -L abcdefghijklmnop", ""),
     "label-with-spaces": ("-t ext4 -L _lead__trail_", ""),
+    "label-of-spaces": ("-t ext4 -L ____", ""),
+    "label-with-tabs": ("-t ext4 -L \tlead-trail\t", ""),
+    "label-with-line-ends": ("-t ext4 -L \nlead-trail\v\f\r\n", ""),
     "label-in-utf8": ("-t ext4 -L Größe-日本", ""),
     "no-uuid": ("-t ext4 -O ^metadata_csum -U clear", ""),
     "minor-revision": ("-t ext2", "set_super_value minor_rev_level 3"),
@@ -40,7 +43,9 @@ KINDS = {
 def test_identity_is_blkids(run: Run, tmp_path: Path, kind: str) -> None:
     arguments, requests = KINDS[kind]
     image = tmp_path / "image"
-    words = [word.replace("_", " ") if kind == "label-with-spaces" else word for word in arguments.split()]
+    words = arguments.split(" ")
+    if kind.startswith("label"):
+        words = [word.replace("_", " ") for word in words]
     uuid = [] if "-U" in words else ["-U", UUID]
     run("mke2fs", "-q", "-F", *uuid, *words, image, "8M")
     if requests:
