@@ -1,23 +1,19 @@
 """guestctl for asyncio and trio, on anyio (``pip install guestctl[async]``).
 
-The work is done in threads; a cancelled call ends its thread's work, and what that had begun is
-cleaned up, before the cancellation goes on.
+The work is done in threads. A conversion that is cancelled ends, and cleans up, before the
+cancellation goes on.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
-import anyio.lowlevel
+import anyio.from_thread
 import anyio.to_thread
-
-from guestctl.core.errors import ConversionError
 
 if TYPE_CHECKING:
     from guestctl.converters import ConversionResult
@@ -25,8 +21,6 @@ if TYPE_CHECKING:
     from guestctl.disk.reader import DiskReader
 
 __all__ = ["AsyncDisk", "convert", "inspect", "open"]
-
-T = TypeVar("T")
 
 
 class AsyncDisk:
@@ -84,41 +78,10 @@ async def convert(
     """Convert a disk image; `how` is as for `DiskConverter.convert`. Cancelled, it leaves no output."""
     from guestctl.converters import DiskConverter
 
-    return await _cancellable(
-        lambda cancelled: DiskConverter(engine).convert(source, output, format, cancelled=cancelled, **how)
+    def check() -> bool:
+        anyio.from_thread.check_cancelled()
+        return False
+
+    return await anyio.to_thread.run_sync(
+        partial(DiskConverter(engine).convert, source, output, format, cancelled=check, **how)
     )
-
-
-async def _cancellable(work: Callable[[Callable[[], bool]], T]) -> T:
-    """Run `work` in a thread; it asks whether it is cancelled, and the call waits for its end in any case."""
-    stop = threading.Event()
-    outcome: list[T] = []
-
-    async def watch() -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            stop.set()
-
-    def run() -> None:
-        try:
-            outcome.append(work(stop.is_set))
-        except ConversionError:
-            if not stop.is_set():
-                raise
-
-    try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(watch)
-            await anyio.to_thread.run_sync(run)
-            group.cancel_scope.cancel()
-    except* Exception as group_error:
-        raise _only(group_error) from None
-    await anyio.lowlevel.checkpoint()
-    return outcome[0]
-
-
-def _only(error: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one exception of a group: `watch` raises none."""
-    first = error.exceptions[0]
-    return _only(first) if isinstance(first, BaseExceptionGroup) else first

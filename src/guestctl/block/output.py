@@ -32,7 +32,8 @@ class OutputFile:
         self.fd = fd
         self.path = path
         self._flusher = flusher
-        self._reserves = sys.platform == "linux" and stat.S_ISREG(os.fstat(fd).st_mode)
+        self._is_regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        self._reserves = self._is_regular and sys.platform == "linux"
         self._unflushed = (0, 0)
 
     def write_at(self, offset: int, data: Buffer) -> None:
@@ -90,8 +91,9 @@ class OutputFile:
         return status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
 
     def truncate(self, size: int) -> None:
-        """Make the file exactly `size` bytes long."""
-        os.ftruncate(self.fd, size)
+        """Make the file exactly `size` bytes long; a block device keeps its size."""
+        if self._is_regular:
+            os.ftruncate(self.fd, size)
 
     def reserve(self, offset: int, length: int) -> None:
         """Have the host allocate the range, as zeros."""

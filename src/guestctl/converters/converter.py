@@ -189,12 +189,19 @@ def convert_natively(wanted: Conversion) -> ConversionResult:
             below = opened.enter_context(_open_backing(wanted, *backing))
             files += below.files
         refuse_own_files(wanted.output, files)
-        source = _sparsified(reader, opened) if wanted.sparsify else reader
+        source: BlockDevice = reader
+        if wanted.sparsify:
+            from guestctl.converters.sparsify import sparsified
+
+            source = sparsified(reader)
         size = _new_size(wanted, reader.size)
         options = format_options(wanted, backing)
         output = Output(wanted.output, overwrite=wanted.overwrite, resumable=wanted.resume, sync=wanted.sync)
         try:
-            _check_space(wanted, files, reader, output)
+            if output.is_device:
+                _check_device(wanted, output, size)
+            else:
+                _check_space(wanted, files, reader)
             new_writer = partial(create_writer, wanted.format, output, size, options)
             writer, start, record = new_writer(), 0, None
             if wanted.resume:
@@ -307,9 +314,19 @@ def format_options(wanted: Conversion, backing: tuple[str, str | None] | None) -
     return options
 
 
-def _check_space(wanted: Conversion, files: Sequence[FileDevice], source: BlockDevice, output: Output) -> None:
+def _check_device(wanted: Conversion, output: Output, size: int) -> None:
+    if wanted.format != "raw":
+        raise ConversionError(f"{wanted.output}: only raw disks are written to a block device")
+    if wanted.resume:
+        raise ConversionError(f"{wanted.output}: a conversion to a block device cannot be resumed")
+    available = os.lseek(output.main.fd, 0, os.SEEK_END)
+    if available < size:
+        raise ConversionError(f"{wanted.output}: the device has {available} bytes, the disk {size}")
+
+
+def _check_space(wanted: Conversion, files: Sequence[FileDevice], source: BlockDevice) -> None:
     """Raise where what is uncompressed would not fit; the exact sum is made only where it may matter."""
-    if output.is_device or wanted.compress or wanted.resume or not hasattr(os, "statvfs"):
+    if wanted.compress or wanted.resume or not hasattr(os, "statvfs"):
         return
     host = os.statvfs(os.path.dirname(wanted.output) or ".")
     available = host.f_bavail * host.f_frsize
@@ -330,10 +347,6 @@ def _verify(wanted: Conversion, source: BlockDevice, size: int) -> None:
         mismatch = first_mismatch(SliceDevice(source, 0, size), made)
     if mismatch is not None:
         raise ConversionError(f"{wanted.output}: differs from its source at offset {mismatch:#x}")
-
-
-def _sparsified(source: DiskReader, opened: ExitStack) -> BlockDevice:
-    raise NotImplementedError
 
 
 def _fingerprint(

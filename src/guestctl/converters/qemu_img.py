@@ -97,22 +97,20 @@ def _escaped(value: str) -> str:
 def _run(argv: list[str], wanted: Conversion) -> None:
     """Run qemu-img, without a shell; its names are absolute, so that none looks like an option or a protocol."""
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
-        try:
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors) as process:
             assert process.stdout is not None
-            while text := os.read(process.stdout.fileno(), 4096):
-                if wanted.cancelled is not None and wanted.cancelled():
-                    raise ConversionError("cancelled")
-                for percent in _PROGRESS.findall(text)[-1:]:
-                    wanted.progress.update(int(float(percent) * 100), 10_000)
-            code = process.wait()
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        if code:
+            try:
+                while text := os.read(process.stdout.fileno(), 4096):
+                    if wanted.cancelled is not None and wanted.cancelled():
+                        raise ConversionError("cancelled")
+                    for percent in _PROGRESS.findall(text)[-1:]:
+                        wanted.progress.update(int(float(percent) * 100), 10_000)
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode:
             errors.seek(0)
-            raise CommandFailed(argv, code, errors.read().decode(errors="replace"))
+            raise CommandFailed(argv, process.returncode, errors.read().decode(errors="replace"))
 
 
 def _sync(paths: list[str]) -> None:

@@ -119,6 +119,13 @@ class FileSystem(ABC, Generic[N]):
         """Extended attributes with their full names and the values the kernel shows."""
         return {}
 
+    def free_ranges(self) -> Iterator[tuple[int, int]]:
+        """(offset, length) in bytes of what the filesystem does not use, ascending; it may leave some out.
+
+        Raises `UnsupportedFeature` where that is not known, or not to be trusted.
+        """
+        raise UnsupportedFeature(f"the free blocks of {self.type}", feature="free blocks")
+
     def close(self) -> None:
         """Release what the filesystem opened; its device stays open."""
 

@@ -95,6 +95,11 @@ class Ext4FileSystem(FileSystem[int]):
             inodes_used=max(0, superblock.inodes_count - free_inodes),
         )
 
+    def free_ranges(self) -> Iterator[tuple[int, int]]:
+        if not self._superblock.clean:
+            raise UnsupportedFeature("the free blocks of a filesystem that needs fsck", feature="free blocks")
+        return self._groups.free_ranges()
+
     def _journal_blocks(self) -> int:
         number = self._superblock.journal_inode
         if not self._superblock.compat & L.COMPAT_HAS_JOURNAL or not number:

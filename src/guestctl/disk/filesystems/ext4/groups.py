@@ -7,6 +7,7 @@ a time as their groups are needed, so that opening a large filesystem costs what
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Collection, Iterator
 
@@ -17,6 +18,7 @@ from guestctl.disk.filesystems.ext4 import layout as L
 from guestctl.disk.filesystems.ext4.superblock import Volume
 
 _STRUCTURE = "block group descriptor"
+_ZEROS = re.compile("0+")
 
 
 class GroupTable:
@@ -49,9 +51,7 @@ class GroupTable:
         raw = bytes(self._device.read(offset, superblock.desc_size))
         if self._verify:
             self._check(group, raw, offset)
-        block = _u32(raw, L.GROUP_INODE_TABLE_LO)
-        if superblock.incompat & L.INCOMPAT_64BIT:
-            block |= _u32(raw, L.GROUP_INODE_TABLE_HI) << 32
+        block = self._block_of(raw, L.GROUP_INODE_TABLE_LO, L.GROUP_INODE_TABLE_HI)
         length = -(-superblock.inodes_per_group * superblock.inode_size // superblock.block_size)
         if not superblock.first_data_block < block <= superblock.blocks_count - length:
             raise InvalidFormat(
@@ -114,6 +114,70 @@ class GroupTable:
                 inodes += sum([row[3] for row in rows]) << 16
         return clusters, inodes
 
+    def free_ranges(self) -> Iterator[tuple[int, int]]:
+        """(offset, length) in bytes of the free clusters."""
+        superblock = self._superblock
+        cluster_bytes = superblock.cluster_blocks * superblock.block_size
+        bits = superblock.blocks_per_group // superblock.cluster_blocks
+        for group in range(superblock.groups_count):
+            first = superblock.first_data_block + group * superblock.blocks_per_group
+            clusters = min(bits, -(-(superblock.blocks_count - first) // superblock.cluster_blocks))
+            digits = f"{int.from_bytes(self._block_bitmap(group, bits), 'little'):0{bits}b}"[::-1]
+            for free in _ZEROS.finditer(digits, 0, clusters):
+                start = first * superblock.block_size + free.start() * cluster_bytes
+                end = min(start + len(free[0]) * cluster_bytes, superblock.blocks_count * superblock.block_size)
+                yield start, end - start
+
+    def _block_bitmap(self, group: int, bits: int) -> bytes:
+        superblock = self._superblock
+        offset = self._offset(group)
+        raw = bytes(self._device.read(offset, superblock.desc_size))
+        if self._verify:
+            self._check(group, raw, offset)
+        has_flags = superblock.metadata_csum or superblock.ro_compat & L.RO_COMPAT_GDT_CSUM
+        if has_flags and _u16(raw, L.GROUP_FLAGS) & L.GROUP_BLOCK_UNINIT:
+            return self._initial_bitmap(group, raw, bits)
+        block = self._block_of(raw, L.GROUP_BLOCK_BITMAP_LO, L.GROUP_BLOCK_BITMAP_HI)
+        if not superblock.first_data_block < block < superblock.blocks_count:
+            message = f"bg_block_bitmap of group {group} is block {block}"
+            raise InvalidFormat(message, structure=_STRUCTURE, offset=offset, actual=block)
+        bitmap = bytes(self._device.read(block * superblock.block_size, bits // 8))
+        if self._verify and superblock.metadata_csum:
+            stored, computed = _u16(raw, L.GROUP_BITMAP_CHECKSUM_LO), checksums.crc32c(superblock.seed, bitmap)
+            computed = checksums.stored(computed)
+            if len(raw) > L.GROUP_BITMAP_CHECKSUM_HI:
+                stored |= _u16(raw, L.GROUP_BITMAP_CHECKSUM_HI) << 16
+            else:
+                computed &= 0xFFFF
+            if computed != stored:
+                at = block * superblock.block_size
+                raise self.volume.mismatch("block bitmap", at, stored=stored, computed=computed)
+        return bitmap
+
+    def _initial_bitmap(self, group: int, raw: bytes, bits: int) -> bytes:
+        """The bitmap of a group that holds nothing but its own structures, which was never written."""
+        superblock = self._superblock
+        if superblock.cluster_blocks > 1 or superblock.incompat & L.INCOMPAT_META_BG:
+            return b"\xff" * (bits // 8)  # where the structures lie is not as simple there
+        first = superblock.first_data_block + group * superblock.blocks_per_group
+        used = 0
+        if self.has_superblock(group):
+            used = (1 << 1 + -(-superblock.groups_count // self._per_block) + superblock.reserved_gdt_blocks) - 1
+        table_blocks = -(-superblock.inodes_per_group * superblock.inode_size // superblock.block_size)
+        for low, high, count in (
+            (L.GROUP_BLOCK_BITMAP_LO, L.GROUP_BLOCK_BITMAP_HI, 1),
+            (L.GROUP_INODE_BITMAP_LO, L.GROUP_INODE_BITMAP_HI, 1),
+            (L.GROUP_INODE_TABLE_LO, L.GROUP_INODE_TABLE_HI, table_blocks),
+        ):
+            bit = self._block_of(raw, low, high) - first
+            if 0 <= bit < bits:
+                used |= (1 << count) - 1 << bit
+        return (used & (1 << bits) - 1).to_bytes(bits // 8, "little")
+
+    def _block_of(self, raw: bytes, low: int, high: int) -> int:
+        wide = self._superblock.incompat & L.INCOMPAT_64BIT
+        return _u32(raw, low) | (_u32(raw, high) << 32 if wide else 0)
+
     def _descriptor_blocks(self) -> Iterator[Buffer]:
         size = self._superblock.desc_size
         for first in range(0, self._superblock.groups_count, self._per_block):
@@ -151,6 +215,10 @@ class GroupTable:
             return range(count)
         powers = {base**power for base in (3, 5, 7) for power in range(count.bit_length())}
         return {0, *(group for group in powers if group < count)}
+
+
+def _u16(raw: bytes, offset: int) -> int:
+    return int.from_bytes(raw[offset : offset + 2], "little")
 
 
 def _u32(raw: bytes, offset: int) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from array import array
+from collections.abc import Iterator
+from itertools import groupby
 from typing import NamedTuple
 
 from guestctl.block.device import BlockDevice, Buffer
@@ -100,6 +102,19 @@ class AllocationTable:
                     data = memoryview(masked)
                 free += _entries(data, self._bits).count(0)
         return free
+
+    def free_clusters(self) -> Iterator[tuple[int, int]]:
+        """Runs of free clusters, ascending: (first cluster, count)."""
+        mask = 0x0FFFFFFF
+        for index in range(-(-self._end // self._page_entries)):
+            base = index * self._page_entries
+            cluster = base
+            for is_free, entries in groupby(self._page(index), lambda entry: not entry & mask):
+                count = sum(1 for _ in entries)
+                start, end = max(cluster, FIRST_CLUSTER), min(cluster + count, self._end)
+                if is_free and start < end:
+                    yield start, end - start
+                cluster += count
 
     def _follow(self, first: int, limit: int) -> tuple[Chain, int]:
         """The chain from `first`, at most `limit` clusters of it, and its last cluster."""

@@ -99,6 +99,12 @@ class FatFileSystem(FileSystem[int]):
         size, available = boot.cluster_count * boot.cluster_bytes, free * boot.cluster_bytes
         return Usage(size, size - available, available)
 
+    def free_ranges(self) -> Iterator[tuple[int, int]]:
+        if self.warnings:
+            raise UnsupportedFeature("the free clusters of a volume that needs fsck", feature="free blocks")
+        for first, count in self._table.free_clusters():
+            yield self._cluster_offset(first), count * self.block_size
+
     def _fsinfo_free_count(self) -> int | None:
         """FSI_Free_Count where it can be believed: it is a hint, and stale on a volume not unmounted."""
         fsinfo = read_fsinfo(self._device, self._boot)
