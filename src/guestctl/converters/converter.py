@@ -229,12 +229,12 @@ def convert_natively(wanted: Conversion) -> ConversionResult:
             if wanted.cancelled is not None and wanted.cancelled():
                 raise ConversionError("cancelled")
             output_size = sum(file.occupied() for file in output.files)
+            if record is not None:
+                record.remove()
             output.publish()
         except BaseException:
             output.discard()
             raise
-        if record is not None:
-            record.remove()
         if wanted.verify:
             _verify(wanted, source, size)
         return {
