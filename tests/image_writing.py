@@ -28,40 +28,40 @@ def write_image(
     return writer
 
 
-def fill(writer: ImageWriter, content: memoryview, batch: int) -> None:
+def fill(writer: ImageWriter, content: memoryview, batch: int, first: int = 0) -> None:
+    """Hand over `content`, which lies at `first` on the disk."""
     for start, end, is_zero in _runs(content, writer.unit):
         if is_zero:
-            writer.zero(start, end - start)
+            writer.zero(first + start, end - start)
         elif writer.packs:
-            _fill_packed(writer, content, start, end, batch)
+            _fill_packed(writer, content[start:end], first + start, batch)
         else:
-            _fill_plain(writer, content, start, end)
+            _fill_plain(writer, content[start:end], first + start)
 
 
-def _fill_plain(writer: ImageWriter, content: memoryview, start: int, end: int) -> None:
+def _fill_plain(writer: ImageWriter, content: memoryview, start: int) -> None:
     position = start
-    for placement in writer.place(start, end - start):
+    for placement in writer.place(start, len(content)):
         assert placement.start == position and placement.length > 0
         position += placement.length
-        placement.file.write_at(placement.offset, content[placement.start : position])
-    assert position == end
+        placement.file.write_at(placement.offset, content[placement.start - start : position - start])
+    assert position == start + len(content)
 
 
-def _fill_packed(writer: ImageWriter, content: memoryview, start: int, end: int, batch: int) -> None:
+def _fill_packed(writer: ImageWriter, content: memoryview, start: int, batch: int) -> None:
     packed: list[bytes] = []
-    first = start
-    for offset in range(start, end, writer.unit):
-        unit = writer.pack(offset, content[offset : min(end, offset + writer.unit)])
+    for offset in range(0, len(content), writer.unit):
+        data = content[offset : offset + writer.unit]
+        unit = writer.pack(start + offset, data)
         if unit is not None:
             packed.append(unit)
-        if packed and (unit is None or len(packed) == batch or offset + writer.unit >= end):
-            file, place = writer.place_packed(first, [len(part) for part in packed])
+        if packed and (unit is None or len(packed) == batch or offset + writer.unit >= len(content)):
+            first = offset // writer.unit - len(packed) + (unit is not None)
+            file, place = writer.place_packed(start + first * writer.unit, [len(part) for part in packed])
             file.write_all_at(place, packed)
-            first += len(packed) * writer.unit
             packed = []
         if unit is None:
-            _fill_plain(writer, content, offset, min(end, offset + writer.unit))
-            first = offset + writer.unit
+            _fill_plain(writer, data, start + offset)
 
 
 def _runs(content: memoryview, unit: int) -> Iterator[tuple[int, int, bool]]:
