@@ -314,6 +314,16 @@ def test_refusals(tmp_path: Path, size: int, options: str, message: str) -> None
     assert not list(tmp_path.iterdir())
 
 
+def test_preallocation_needs_a_file(tmp_path: Path) -> None:
+    """What is not written to a block device does not read as zeros."""
+    output = Output(tmp_path / "disk.qcow2")
+    output.is_device = True
+    with pytest.raises(ConversionError, match="block devices"):
+        create_writer("qcow2", output, MIB, {"preallocation": "metadata"})
+    output.is_device = False
+    output.discard()
+
+
 def test_names_that_do_not_fit(tmp_path: Path) -> None:
     for name, size in (("b" * 1100, "64k"), ("b" * 450, "512")):
         output = Output(tmp_path / "disk.qcow2")

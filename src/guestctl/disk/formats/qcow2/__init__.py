@@ -15,7 +15,7 @@ encryption (LUKS, legacy AES)           described; reading raises
 unknown incompatible features           refused by name
 ======================================  ==================================================
 
-Written: versions 2 and 3 with every option of qemu-img but encryption.
+Written: versions 2 and 3, with all of these but snapshots, bitmaps and encryption.
 """
 
 from __future__ import annotations

@@ -42,6 +42,8 @@ def create(output: Output, size: int, options: Options) -> Qcow2Writer:
         not preallocation.metadata or extensions.backing_file is None or header.extended_l2,
         "backing_file and preallocation go together only with extended_l2=on",
     )
+    # The clusters would hold what was on the device before.
+    _require(not (preallocation.metadata and output.is_device), "preallocation is for files, not for block devices")
     if compress:
         _require(not preallocation.metadata, "compression and preallocation exclude each other")
         _require(extensions.data_file is None, "compression and data_file exclude each other")
