@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from image_writing import write_image
+
 Run = Callable[..., str]
 
 
@@ -84,6 +86,14 @@ def test_json(cli: Callable[..., str], run: Run) -> None:
     theirs = json.loads(run("qemu-img", "info", "--output=json", "disk.qcow2"))
     theirs.pop("children", None)
     assert ours == theirs
+
+
+def test_host_that_cannot_reserve_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")
+    for format in ("raw", "qcow2"):
+        with pytest.raises(OSError, match="reserve"):
+            write_image(tmp_path / "disk", format, bytes(1024), {"preallocation": "falloc"})
+    assert not list(tmp_path.iterdir())
 
 
 def test_never_overwrites(cli: Callable[..., str]) -> None:

@@ -97,6 +97,8 @@ class OutputFile:
 
     def reserve(self, offset: int, length: int) -> None:
         """Have the host allocate the range, as zeros."""
+        if not hasattr(os, "posix_fallocate"):  # macOS, Windows
+            raise OSError(errno.ENOTSUP, "This system cannot reserve space for a file", self.path)
         os.posix_fallocate(self.fd, offset, length)
 
     def zero(self, offset: int, length: int) -> None:
