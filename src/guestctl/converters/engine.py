@@ -158,25 +158,41 @@ class Transfer:
                 yield Run(run.offset + present, run.length - present, None, 0)
 
     def _prepared(self, start: int) -> Iterator[Prepared]:
-        """Prepared windows in order: in threads where there is something to compute, else as they are asked for."""
-        buffer = bytearray(max(_WINDOW_BYTES, self.writer.unit))
+        """Prepared windows in order: in threads where there is something to compute, else as they are asked for.
+
+        What a window holds is valid until the next is asked for.
+        """
         threads = os.cpu_count() or 1
         pool: ThreadPoolExecutor | None = None
-        waiting: deque[Window | Future[Prepared]] = deque()
+        waiting: deque[Window | tuple[Future[Prepared], bytearray]] = deque()
+        buffers: list[bytearray] = []
+        windows = self._windows(start)
+
+        def new_buffer() -> bytearray:
+            return buffers.pop() if buffers else bytearray(max(_WINDOW_BYTES, self.writer.unit))
+
         try:
-            for window in self._windows(start):
-                if self._computes(window):
+            while True:
+                while len(waiting) <= _WINDOWS_AHEAD * threads and (window := next(windows, None)) is not None:
+                    if not self._computes(window):
+                        waiting.append(window)
+                        continue
                     if pool is None:
                         from concurrent.futures import ThreadPoolExecutor
 
                         pool = ThreadPoolExecutor(threads)
-                    waiting.append(pool.submit(self._prepare, window, None))
+                    buffer = new_buffer()
+                    waiting.append((pool.submit(self._prepare, window, buffer), buffer))
+                if not waiting:
+                    return
+                first = waiting.popleft()
+                if isinstance(first, Window):
+                    buffer = new_buffer()
+                    yield self._prepare(first, buffer)
                 else:
-                    waiting.append(window)
-                if len(waiting) > _WINDOWS_AHEAD * threads:
-                    yield self._next(waiting, buffer)
-            while waiting:
-                yield self._next(waiting, buffer)
+                    buffer = first[1]
+                    yield first[0].result()
+                buffers.append(buffer)
         finally:
             if pool is not None:
                 pool.shutdown(cancel_futures=True)
@@ -186,12 +202,8 @@ class Transfer:
             self.writer.packs or any(not isinstance(run.source, FileDevice) for run in window.runs)
         )
 
-    def _next(self, waiting: deque[Window | Future[Prepared]], buffer: bytearray) -> Prepared:
-        first = waiting.popleft()
-        return self._prepare(first, buffer) if isinstance(first, Window) else first.result()
-
-    def _prepare(self, window: Window, buffer: bytearray | None) -> Prepared:
-        """Read `window`, into `buffer` if there is one, find what is to be written, and pack it."""
+    def _prepare(self, window: Window, buffer: bytearray) -> Prepared:
+        """Read `window`, find what is to be written, and pack it; `buffer` is to hold what is read."""
         start, length, runs = window
         if not runs:
             # With a backing file, a hole on both sides: the backing file may end before.
@@ -246,26 +258,25 @@ class Transfer:
                         placement.file.zero(placement.offset, placement.length)
 
 
-def _content(window: Window, buffer: bytearray | None) -> bytes | bytearray:
-    """The bytes of a window, in `buffer` if there is one; it may be longer."""
+def _content(window: Window, buffer: bytearray) -> bytes | bytearray:
+    """The bytes of a window, and maybe others after them: in `buffer`, or as its only source computes them."""
     start, length, runs = window
-    first = runs[0]
-    if buffer is None and first.length == length and first.source is not None:
-        content = first.source.read(first.source_offset, length)
+    source = runs[0].source
+    if runs[0].length == length and source is not None and not isinstance(source, FileDevice):
+        content = source.read(runs[0].source_offset, length)
         return content if isinstance(content, bytes) else bytes(content)
-    target = bytearray(length) if buffer is None else buffer
-    view = memoryview(target)
+    view = memoryview(buffer)
     done = 0
     for offset, run_length, source, source_offset in runs:
         begin = offset - start
-        if buffer is not None and done < begin:
+        if done < begin:
             view[done:begin] = zeros(begin - done)
         done = begin + run_length
         if source is not None:
             source.read_into(source_offset, view[begin:done])
-    if buffer is not None and done < length:
+    if done < length:
         view[done:length] = zeros(length - done)
-    return target
+    return buffer
 
 
 def _ranges(content: bytes | bytearray, length: int, unit: int, same: bytes | None) -> Iterator[tuple[Kind, int, int]]:
