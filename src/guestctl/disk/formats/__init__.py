@@ -40,6 +40,7 @@ PROBES = (
     FormatProbe("vmdk", 0, b"\xbe\xba\xfe\xca\0\0\0\0"),  # seSparse
     FormatProbe("vmdk", 0, b"# Disk DescriptorFile"),
     FormatProbe("vhdx", 0, b"vhdxfile"),
+    FormatProbe("vdi", 64, b"\x7f\x10\xda\xbe"),
     FormatProbe("vpc", 0, b"conectix"),
     # A fixed VHD is a raw disk with a footer, of 512 bytes or, in old files, 511.
     FormatProbe("vpc", -512, b"conectix"),
