@@ -130,20 +130,30 @@ class FileDevice(BlockDevice):
             return end if whence == os.SEEK_HOLE else offset
 
     def _pread(self, offset: int, length: int) -> bytes:
+        content = self._pread_some(length, offset)
+        if len(content) == length:
+            return content
         parts = []
-        while length:
-            if hasattr(os, "pread"):
-                part = os.pread(self._fd, length, offset)
-            else:
-                with self._lock:
-                    os.lseek(self._fd, offset, os.SEEK_SET)
-                    part = os.read(self._fd, length)
-            if not part:
-                raise EndOfDevice(offset=offset, length=length, size=offset)
-            parts.append(part)
-            offset += len(part)
-            length -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        while content:
+            parts.append(content)
+            offset += len(content)
+            length -= len(content)
+            if not length:
+                return b"".join(parts)
+            content = self._pread_some(length, offset)
+        raise EndOfDevice(offset=offset, length=length, size=offset)
+
+    if hasattr(os, "pread"):
+
+        def _pread_some(self, length: int, offset: int) -> bytes:
+            return os.pread(self._fd, length, offset)
+
+    else:
+
+        def _pread_some(self, length: int, offset: int) -> bytes:
+            with self._lock:
+                os.lseek(self._fd, offset, os.SEEK_SET)
+                return os.read(self._fd, length)
 
     def close(self) -> None:
         if self._view is not None:

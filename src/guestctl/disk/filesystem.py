@@ -307,7 +307,7 @@ class FileSystem(ABC, Generic[N]):
         yield base, node, status
         if not stat_module.S_ISDIR(status.st_mode):
             return
-        node_stat = self.node_stat
+        node_stat, directory = self.node_stat, stat_module.S_IFDIR
         seen: set[N] = {node}
         levels = [self._listing(base, node, onerror, sort)]
         prefixes = [base.rstrip("/") + "/"]
@@ -321,7 +321,7 @@ class FileSystem(ABC, Generic[N]):
                     _report(path, error, onerror)
                     continue
                 yield path, child, status
-                if status.st_mode & 0xF000 == stat_module.S_IFDIR:
+                if status.st_mode & 0xF000 == directory:
                     if child in seen or len(levels) >= _MAX_DEPTH:
                         message = "a directory in two places" if child in seen else "directories nested too deep"
                         _report(path, InvalidFormat(message, structure="directory", offset=0), onerror)
@@ -339,7 +339,7 @@ class FileSystem(ABC, Generic[N]):
     ) -> Iterator[tuple[str, N, int]]:
         entries: list[tuple[str, N, int]] = []
         try:
-            entries.extend(self.node_entries(node))
+            entries += self.node_entries(node)
         except (InvalidFormat, UnsupportedFeature) as error:
             _report(path, error, onerror)  # and go on with the names that came before
         entries = _checked_names(path, entries, onerror)
@@ -476,7 +476,7 @@ def _checked_names(
     path: str, entries: Iterable[tuple[str, N, int]], onerror: Callable[[WalkError], None] | None = None
 ) -> list[tuple[str, N, int]]:
     """The entries; one whose name could be taken for a path is corruption, as the kernel has it."""
-    entries = list(entries)
+    entries = entries if isinstance(entries, list) else list(entries)
     if "/" not in "".join([entry[0] for entry in entries]):
         return entries
     bad = [entry for entry in entries if "/" in entry[0]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import NamedTuple
 
@@ -64,6 +64,7 @@ class Ext4FileSystem(FileSystem[int]):
         self.warnings = self._volume.warnings
         self._groups = GroupTable(self._volume)
         self._inodes = InodeTable(self._groups)
+        self.node_stat = self._inodes.stat  # type: ignore[assignment, method-assign]  # a walk asks for every file's
         self._listings: dict[int, _Listing] = {}
         self._searches: dict[int, int] = {}
         self._cached_names = 0
@@ -115,9 +116,16 @@ class Ext4FileSystem(FileSystem[int]):
     def node_stat(self, node: int) -> InodeStat:
         return self._inodes.stat(node)
 
-    def node_entries(self, node: int) -> Iterator[tuple[str, int, int]]:
+    def node_entries(self, node: int) -> Iterable[tuple[str, int, int]]:
         """The names in a directory. A damaged block fails alone: its error is raised after the other blocks' names."""
-        return chain.from_iterable(self._read_directory(self._directory_inode(node)))
+        inode = self._directory_inode(node)
+        flags = inode.flags
+        if flags & L.FL_EXTENTS and not flags & (L.FL_INLINE_DATA | L.FL_ENCRYPT):
+            offset = single_run(self._volume, inode, inode.st_size)
+            entries = DirectoryReader(self._volume, inode).undamaged(offset) if offset else None
+            if entries is not None:
+                return entries
+        return chain.from_iterable(self._read_directory(inode))
 
     def _directory_inode(self, node: int) -> InodeStat:
         inode = self._inodes.stat(node)
