@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conformance import check_device
 
+from conformance import check_device
 from guestctl.disk.reader import DiskReader, MapEntry
 
 Run = Callable[..., str]

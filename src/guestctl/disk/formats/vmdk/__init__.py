@@ -13,34 +13,28 @@ unclean shutdown                           read, with a warning
 raw devices and device maps                refused by name
 an extent opened without its descriptor    refused by name
 =========================================  ========================================================
+
+Written are the five types that qemu-img writes (``subformat``), the sparse ones as deltas too.
 """
 
 from __future__ import annotations
 
-from guestctl.core.errors import InvalidFormat, UnsupportedFeature
-from guestctl.disk.formats.vmdk import layout
-from guestctl.disk.formats.vmdk.descriptor import MAX_BYTES, Descriptor, parse_descriptor
-from guestctl.disk.formats.vmdk.header import SparseLayout, read_sparse_layout
-from guestctl.disk.formats.vmdk.reader import VmdkReader
+from typing import TYPE_CHECKING
+
+from guestctl.core.errors import UnsupportedFeature
+from guestctl.disk.formats.vmdk.reader import VmdkReader, read_descriptor
 from guestctl.disk.reader import DiskReader, ImageFile
+
+if TYPE_CHECKING:
+    from guestctl.block.output import Output
+    from guestctl.disk.writer import ImageWriter, Options
 
 
 def open_reader(image: ImageFile) -> DiskReader:
     """The reader of a VMDK image, with its extents and its parents."""
     if image.snapshot is not None:
         raise UnsupportedFeature(f"{image.path}: VMDK files have no snapshots inside", feature="snapshot")
-    device = image.device
-    magic = bytes(device.read(0, min(8, device.size)))
-    if magic[:4] == layout.COWD_MAGIC or magic == layout.SESPARSE_MAGIC_BYTES:
-        raise _extent_alone(image)
-    found: SparseLayout | None = None
-    if magic[:4] == layout.SPARSE_MAGIC:
-        found, warnings = read_sparse_layout(device)
-        if not found.descriptor_bytes:
-            raise _extent_alone(image)
-        descriptor = _embedded_descriptor(image, found)
-    else:
-        descriptor = parse_descriptor(bytes(device.read(0, min(MAX_BYTES + 1, device.size))))
+    descriptor, found, warnings = read_descriptor(image.path, image.device)
     reader = VmdkReader(image, descriptor)
     try:
         if found is not None and found.capacity:
@@ -54,16 +48,8 @@ def open_reader(image: ImageFile) -> DiskReader:
     return reader
 
 
-def _embedded_descriptor(image: ImageFile, found: SparseLayout) -> Descriptor:
-    offset, length = found.descriptor_offset, found.descriptor_bytes
-    if length > MAX_BYTES or offset + length > image.device.size:
-        raise InvalidFormat(
-            f"{length} bytes do not lie in the file ({image.device.size} bytes)", structure="descriptor", offset=offset
-        )
-    return parse_descriptor(bytes(image.device.read(offset, length)), offset)
+def create_writer(output: Output, size: int, options: Options) -> ImageWriter:
+    """The writer of a new VMDK image; the options are qemu-img's."""
+    from guestctl.disk.formats.vmdk.options import create
 
-
-def _extent_alone(image: ImageFile) -> UnsupportedFeature:
-    return UnsupportedFeature(
-        f"{image.path} is one extent of a disk: open the disk's descriptor file", feature="extent without descriptor"
-    )
+    return create(output, size, options)

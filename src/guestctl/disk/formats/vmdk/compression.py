@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 from guestctl.block.device import BlockDevice, Buffer
@@ -90,6 +91,20 @@ class CompressedGrains:
         if not 0 < length <= 2 * self._grain_bytes + SECTOR_BYTES or offset + length > self._device.size:
             raise _invalid(f"{length} compressed bytes", grain, offset)
         return self._device.read(offset, length), offset
+
+
+def compressor() -> Callable[[Buffer], bytes]:
+    """A thread-safe function from a grain to its zlib stream."""
+    library, _ = _library()
+    # On grains of a Debian system, ISA-L's level 3 makes 7 % more than zlib's 6, in a ninth of the time; its
+    # level 1 makes 9 % more, in a fourteenth.
+    level = 6 if library is zlib else 3
+
+    def compress(data: Buffer) -> bytes:
+        packed: bytes = library.compress(data, level)
+        return packed
+
+    return compress
 
 
 def _library() -> tuple[Any, tuple[type[Exception], ...]]:

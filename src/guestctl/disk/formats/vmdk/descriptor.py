@@ -6,16 +6,21 @@ text in the descriptor's encoding are kept, as file names may have them.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 
-from guestctl.core.errors import InvalidFormat, UnsupportedFeature
+from guestctl.core.errors import ConversionError, InvalidFormat, UnsupportedFeature
 from guestctl.disk.formats.vmdk.layout import NO_PARENT_CID, SECTOR_BYTES
 
 # qemu reads no more either; 20,000 extents fit.
 MAX_BYTES = 1 << 20
 _MAX_LINE_BYTES = 8 << 10  # a path of PATH_MAX and what stands around it
 _MAX_DISK_SECTORS = (1 << 63) // SECTOR_BYTES - 1
+
+_IDE_HEADS = 16
+_SCSI_HEADS = 255
+_SECTORS_PER_TRACK = 63
 
 _ASSIGNMENT = re.compile(r"([\w.]+)\s*=\s*(.*)")
 _EXTENT = re.compile(r'(RW|RDONLY|NOACCESS)\s+(\d{1,20})\s+(\w+)(?:\s+"([^"]*)"(?:\s+(\d{1,20}))?.*)?', re.ASCII)
@@ -28,7 +33,15 @@ _SPARSE_TYPES = ("SPARSE", "VMFSSPARSE", "SESPARSE")
 _TYPES = (*_FLAT_TYPES, *_SPARSE_TYPES, "ZERO")
 _RAW_DEVICE_TYPES = ("VMFSRDM", "VMFSRAW")
 _RAW_DEVICES = frozenset(
-    "fulldevice partitioneddevice vmfsraw vmfsrdm vmfsrawdevicemap vmfsrdmp vmfspassthroughrawdevicemap".split()
+    (
+        "fulldevice",
+        "partitioneddevice",
+        "vmfsraw",
+        "vmfsrdm",
+        "vmfsrawdevicemap",
+        "vmfsrdmp",
+        "vmfspassthroughrawdevicemap",
+    )
 )
 
 
@@ -54,6 +67,58 @@ class Descriptor:
     parent_name: str | None
     extents: tuple[ExtentLine, ...]
     database: dict[str, str] = field(default_factory=dict)  # the ``ddb.`` keys
+
+
+@dataclass(frozen=True, slots=True)
+class NewDescriptor:
+    """What the descriptor of a new image says, in qemu-img's words and order."""
+
+    cid: int
+    parent_cid: int
+    parent_name: str | None
+    create_type: str
+    extents: tuple[ExtentLine, ...]
+    sectors: int
+    adapter_type: str
+    hardware_version: str
+    tools_version: str
+
+    @property
+    def has_parent(self) -> bool:
+        return self.parent_name is not None
+
+    def build(self) -> bytes:
+        names = [line.name for line in self.extents] + [self.parent_name]
+        for name in names:
+            if name is not None and any(character in name for character in '"\r\n\0'):
+                raise ConversionError(f"{name!r} cannot stand in a VMDK descriptor")
+        heads = _IDE_HEADS if self.adapter_type == "ide" else _SCSI_HEADS
+        lines = [
+            "# Disk DescriptorFile",
+            "version=1",
+            f"CID={self.cid:08x}",
+            f"parentCID={self.parent_cid:08x}",
+            f'createType="{self.create_type}"',
+            "" if self.parent_name is None else f'parentFileNameHint="{self.parent_name}"',
+            "# Extent description",
+            *(_extent_line(extent) for extent in self.extents),
+            "",
+            "# The Disk Data Base",
+            "#DDB",
+            "",
+            f'ddb.virtualHWVersion = "{self.hardware_version}"',
+            f'ddb.geometry.cylinders = "{self.sectors // (heads * _SECTORS_PER_TRACK)}"',
+            f'ddb.geometry.heads = "{heads}"',
+            f'ddb.geometry.sectors = "{_SECTORS_PER_TRACK}"',
+            f'ddb.adapterType = "{self.adapter_type}"',
+            f'ddb.toolsVersion = "{self.tools_version}"',
+            "",
+        ]
+        return os.fsencode("\n".join(lines))
+
+
+def _extent_line(extent: ExtentLine) -> str:
+    return f'RW {extent.sectors} {extent.type} "{extent.name}"' + (" 0" if extent.is_flat else "")
 
 
 def parse_descriptor(data: bytes, offset: int = 0) -> Descriptor:

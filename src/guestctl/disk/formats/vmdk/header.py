@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from array import array
 from dataclasses import dataclass, replace
 
 from guestctl.block.device import BlockDevice
@@ -122,6 +124,43 @@ def parse_hosted(data: bytes, offset: int = 0) -> SparseLayout:
         descriptor_offset=descriptor_offset * SECTOR_BYTES,
         descriptor_bytes=descriptor_sectors * SECTOR_BYTES if descriptor_offset else 0,
     )
+
+
+def build_header(
+    *,
+    version: int,
+    flags: int,
+    capacity: int,
+    descriptor_sectors: int,
+    redundant: int,
+    directory: int,
+    overhead: int,
+) -> bytes:
+    """SparseExtentHeader; places and sizes are in sectors. A descriptor stands behind the header."""
+    return layout.SPARSE_HEADER.pack(
+        layout.SPARSE_MAGIC,
+        version,
+        flags,
+        capacity,
+        layout.GRAIN_SECTORS,
+        1 if descriptor_sectors else 0,
+        descriptor_sectors,
+        layout.ENTRIES_PER_TABLE,
+        redundant,
+        directory,
+        overhead,
+        0,
+        layout.NEWLINE_TEST,
+        layout.COMPRESSION_DEFLATE if flags & layout.FLAG_COMPRESSED else layout.COMPRESSION_NONE,
+    )
+
+
+def to_little_endian(entries: array[int]) -> bytes:
+    """A directory or table as it stands in a file."""
+    if sys.byteorder == "big":
+        entries = entries[:]
+        entries.byteswap()
+    return entries.tobytes()
 
 
 def _read_hosted(device: BlockDevice) -> tuple[SparseLayout, list[str]]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from guestctl.block.device import BlockDevice, Buffer, Extent, MappedDevice, zeros
-from guestctl.core.errors import InvalidFormat
+from guestctl.core.errors import InvalidFormat, UnsupportedFeature
 from guestctl.core.types import DiskFormat
+from guestctl.disk.formats.vmdk import layout
 from guestctl.disk.formats.vmdk.compression import CompressedGrains
-from guestctl.disk.formats.vmdk.descriptor import Descriptor, ExtentLine
+from guestctl.disk.formats.vmdk.descriptor import MAX_BYTES, Descriptor, ExtentLine, parse_descriptor
 from guestctl.disk.formats.vmdk.grains import GrainMap, Kind, Mapping, grain_map
 from guestctl.disk.formats.vmdk.header import SparseLayout, read_sparse_layout
 from guestctl.disk.formats.vmdk.layout import NO_PARENT_CID, SECTOR_BYTES
@@ -252,4 +253,31 @@ def _stored(part: Part, device: BlockDevice, mapping: Mapping, offset: int, stop
         f"offset {offset:#x} of the disk lies outside the file ({device.size} bytes)",
         structure="grain",
         offset=host_offset - inside,
+    )
+
+
+def read_descriptor(path: str, device: BlockDevice) -> tuple[Descriptor, SparseLayout | None, list[str]]:
+    """The descriptor in `device`, and if it is embedded in a sparse extent that extent's layout and warnings."""
+    magic = bytes(device.read(0, min(8, device.size)))
+    if magic[:4] == layout.COWD_MAGIC or magic == layout.SESPARSE_MAGIC_BYTES:
+        raise _extent_alone(path)
+    if magic[:4] != layout.SPARSE_MAGIC:
+        return parse_descriptor(bytes(device.read(0, min(MAX_BYTES + 1, device.size)))), None, []
+    found, warnings = read_sparse_layout(device)
+    offset, length = found.descriptor_offset, found.descriptor_bytes
+    if not length:
+        raise _extent_alone(path)
+    if length > MAX_BYTES or offset + length > device.size:
+        raise InvalidFormat(
+            f"{length} bytes do not lie in the file ({device.size} bytes)", structure="descriptor", offset=offset
+        )
+    data = bytes(device.read(offset, length))
+    if not any(data):  # what qemu-img reserves in the extents of a split image
+        raise _extent_alone(path)
+    return parse_descriptor(data, offset), found, warnings
+
+
+def _extent_alone(path: str) -> UnsupportedFeature:
+    return UnsupportedFeature(
+        f"{path} is one extent of a disk: open the disk's descriptor file", feature="extent without descriptor"
     )
