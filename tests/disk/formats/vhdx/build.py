@@ -13,6 +13,7 @@ MIB = 1 << 20
 LOG_OFFSET, LOG_BYTES = MIB, MIB
 BAT_OFFSET, METADATA_OFFSET, DATA_OFFSET = 2 * MIB, 3 * MIB, 4 * MIB
 NOT_PRESENT, UNDEFINED, ZERO, UNMAPPED, PRESENT, PARTIAL = 0, 1, 2, 3, 6, 7
+NIL, DATA_WRITE_GUID = uuid.UUID(int=0), uuid.UUID(int=7)
 LOG_GUID = uuid.UUID("11111111-2222-3333-4444-555555555555")
 
 
@@ -35,8 +36,8 @@ class Disk:
     sector_size: int = 512
     locator: Mapping[str, str] | None = None
     log: bytes = b""
-    log_guid: uuid.UUID = uuid.UUID(int=0)
-    data_write_guid: uuid.UUID = uuid.UUID(int=7)
+    log_guid: uuid.UUID = NIL
+    data_write_guid: uuid.UUID = DATA_WRITE_GUID
     extra_regions: Sequence[bytes] = ()
     extra_items: Sequence[bytes] = ()
 
