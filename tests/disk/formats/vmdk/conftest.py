@@ -8,18 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from vmdk_images import convert, descriptor, qemu_io
+
 Run = Callable[..., str]
 Flat = Callable[[Path], bytes]
 
 SUBFORMATS = ("monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat", "streamOptimized")
-
-
-def descriptor(*extents: str, create_type: str = "custom", cid: str = "12345678", more: str = "") -> str:
-    """A descriptor file with these extent lines."""
-    return (
-        f'# Disk DescriptorFile\nversion=1\nCID={cid}\nparentCID=ffffffff\ncreateType="{create_type}"\n{more}\n'
-        "# Extent description\n" + "\n".join(extents) + '\n\n# The Disk Data Base\n#DDB\n\nddb.adapterType = "ide"\n'
-    )
 
 
 def _source() -> bytes:
@@ -60,15 +54,6 @@ def flat(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Flat:
         return content
 
     return _flat
-
-
-def convert(run: Run, source: Path, path: Path, subformat: str, *options: str) -> None:
-    run("qemu-img", "convert", "-O", "vmdk", "-o", ",".join((f"subformat={subformat}", *options)), source, path)
-
-
-def qemu_io(run: Run, path: Path, *commands: str) -> None:
-    arguments = [argument for command in commands for argument in ("-c", command)]
-    run("qemu-io", "-f", "vmdk", *arguments, path)
 
 
 def make_chain(run: Run, source: Path, folder: Path, path: Path) -> None:

@@ -2,57 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from conformance import check_device
-from guestctl.disk.reader import DiskReader, MapEntry
+from guestctl.disk.reader import DiskReader
+from vmdk_images import our_map, qemu_info, qemu_map
 
 Run = Callable[..., str]
 Flat = Callable[[Path], bytes]
-Row = tuple[int, int, int, bool, bool, bool, int | None]
-
-
-def qemu_map(run: Run, path: Path) -> list[Row]:
-    entries: list[dict[str, Any]] = json.loads(run("qemu-img", "map", "--output=json", path))
-    return _joined(
-        (e["start"], e["length"], e["depth"], e["present"], e["zero"], e["data"], e.get("offset")) for e in entries
-    )
-
-
-def _joined(rows: Iterable[Row]) -> list[Row]:
-    """qemu-img cuts where its own requests end; join what continues."""
-    result: list[Row] = []
-    for row in rows:
-        if result:
-            start, length, *status, offset = result[-1]
-            if list(row[2:6]) == status and row[6] == (None if offset is None else offset + length):
-                result[-1] = (start, length + row[1], *row[2:6], offset)
-                continue
-        result.append(row)
-    return result
-
-
-def our_map(entries: Iterable[MapEntry]) -> list[Row]:
-    return [(e.start, e.length, e.depth, e.present, e.zero, e.data, e.offset) for e in entries]
-
-
-def qemu_info(run: Run, path: Path) -> dict[str, Any]:
-    info: dict[str, Any] = json.loads(run("qemu-img", "info", "--output=json", path))
-    info.pop("children", None)
-    return info
-
-
-def digest(reader: DiskReader) -> str:
-    whole = hashlib.sha256()
-    for _, buffer in reader.chunks(0, reader.size):
-        whole.update(buffer)
-    return whole.hexdigest()
 
 
 def test_every_kind(image: Path, flat: Flat) -> None:
