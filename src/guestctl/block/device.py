@@ -73,6 +73,10 @@ class BlockDevice(ABC):
         if length:
             yield Run(offset, length, self, offset)
 
+    def host_offset(self, offset: int) -> int | None:
+        """Where `offset` lies in the host file that this device stands for; None where its bytes are computed."""
+        return offset
+
     def close(self) -> None:  # noqa: B027 - most layers own nothing
         """Release what this device opened; devices that were handed to it stay open."""
 
@@ -218,6 +222,9 @@ class SliceDevice(BlockDevice):
         start = self.start
         for run in self.parent.runs(start + offset, length):
             yield Run(run.offset - start, run.length, run.source, run.source_offset)
+
+    def host_offset(self, offset: int) -> int | None:
+        return self.parent.host_offset(self.start + offset)
 
 
 class MemoryDevice(BlockDevice):

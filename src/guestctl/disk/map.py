@@ -49,7 +49,8 @@ def _entries(disk: MappedDevice, path: str, backing: DiskReader | None) -> Itera
             entry = below.at(offset, length)
             entry = entry._replace(depth=entry.depth + 1)
         else:
-            entry = MapEntry(offset, length, 0, True, False, True, False, source_offset + skip, path)
+            place = source.host_offset(source_offset + skip)
+            entry = MapEntry(offset, length, 0, True, False, True, False, place, path)
         yield entry
         offset += entry.length
 

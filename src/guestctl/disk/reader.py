@@ -11,16 +11,18 @@ import importlib
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from guestctl.block import BlockDevice, FileDevice
 from guestctl.core.errors import InvalidFormat, LocationRefused, UnsupportedFeature
+from guestctl.core.progress import NoProgress, Progress
 from guestctl.core.types import DiskFormat
 from guestctl.disk.formats import PROBES, ROOMS
 
 # qemu has no limit; a chain this long is a loop through links or an attack on memory.
 _MAX_CHAIN = 200
+_MAX_WRAPPINGS = 3
 
 
 class MapEntry(NamedTuple):
@@ -55,6 +57,7 @@ class DiskReader(BlockDevice):
         snapshot: str | None = None,
         mapped: bool = True,
         metadata_only: bool = False,
+        progress: Progress = NoProgress(),
     ) -> DiskReader:
         """Open the image at `path`.
 
@@ -63,7 +66,8 @@ class DiskReader(BlockDevice):
         id of an internal snapshot to read instead of the current state. Without `mapped` no file is
         mapped into memory: one that is truncated while it is read is then an error, not a signal.
         With `metadata_only` the backing file and other files of data stay closed: they may be
-        missing or refused, and only `info` and `check` are sure to work.
+        missing or refused, and only `info` and `check` are sure to work. `progress` hears of a
+        compressed file, in compressed bytes, while all of it has to be read before it can be opened.
 
         Raises ``OSError`` for the file itself, `InvalidFormat`, `UnsupportedFeature` and
         `LocationRefused`.
@@ -84,6 +88,7 @@ class DiskReader(BlockDevice):
             snapshot=snapshot,
             mapped=mapped,
             metadata_only=metadata_only,
+            progress=progress,
         )
         return image.reader(format)
 
@@ -122,6 +127,8 @@ class ImageFile:
     snapshot: str | None = None
     mapped: bool = True
     metadata_only: bool = False  # the reader need not open files that hold nothing but data
+    wrappings: int = 0  # compressions and archives around what `device` gives
+    progress: Progress = field(default_factory=NoProgress)
 
     def reader(self, format: str | None) -> DiskReader:
         """The reader for this file, which owns `device` from here on."""
@@ -134,6 +141,13 @@ class ImageFile:
             raise
         reader.files = self.opened
         return reader
+
+    def inside(self, device: BlockDevice) -> ImageFile:
+        """What a compression or an archive holds; `device`, which owns this file's, gives its bytes."""
+        if self.wrappings >= _MAX_WRAPPINGS:
+            message = f"{self.path}: more than {_MAX_WRAPPINGS} compressions or archives around each other"
+            raise UnsupportedFeature(message, feature="nested compression")
+        return replace(self, device=device, wrappings=self.wrappings + 1)
 
     def close(self) -> None:
         """Close a file that is not wanted after all."""
@@ -176,6 +190,7 @@ class ImageFile:
             beside=self.beside,
             allow_dirs=self.allow_dirs,
             chain=(*self.chain, real),
+            progress=self.progress,
         )
 
 

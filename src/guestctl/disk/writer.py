@@ -80,7 +80,7 @@ class Options:
     """The format's options (``-o key=value``, with qemu-img's names); each is taken out once."""
 
     def __init__(self, format: str, values: Mapping[str, str] | None = None) -> None:
-        self._format = format
+        self.format = format
         self._values = dict(values or {})
 
     def text(self, name: str) -> str | None:
@@ -90,7 +90,7 @@ class Options:
         """What `choices` has for the value, which must be one of its keys."""
         value = self._values.pop(name, default)
         if value not in choices:
-            raise ConversionError(f"{self._format}: {name}={value}: expected one of {', '.join(choices)}")
+            raise ConversionError(f"{self.format}: {name}={value}: expected one of {', '.join(choices)}")
         return choices[value]
 
     def flag(self, name: str, default: bool = False) -> bool:
@@ -103,12 +103,12 @@ class Options:
         try:
             return default if value is None else parse_size(value)
         except ValueError as error:
-            raise ConversionError(f"{self._format}: {name}: {error}") from None
+            raise ConversionError(f"{self.format}: {name}: {error}") from None
 
     def done(self) -> None:
         """Raise `ConversionError` for an option that nobody took."""
         for name in self._values:
-            raise ConversionError(f"{self._format} images have no option {name!r}")
+            raise ConversionError(f"{self.format} images have no option {name!r}")
 
 
 def parse_size(text: str) -> int:

@@ -65,7 +65,8 @@ class RawReader(DiskReader, MappedDevice):
     def map(self) -> Iterator[MapEntry]:
         for run in self.runs(0, self.size):
             hole = run.source is None
-            yield MapEntry(run.offset, run.length, 0, True, hole, not hole, False, run.offset, self.path)
+            place = self._device.host_offset(run.offset)
+            yield MapEntry(run.offset, run.length, 0, True, hole, not hole, False, place, self.path)
 
 
 class RawWriter(ImageWriter):

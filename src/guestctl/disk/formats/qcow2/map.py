@@ -68,7 +68,8 @@ class _Mapper:
         host_offset = mapping.host_offset + offset - mapping.start
         if data:
             length, zero = self._hole(level, depth, host_offset, length)
-        return MapEntry(offset, length, depth, present, zero, data, False, host_offset, level.data_path)
+        place = level.data.host_offset(host_offset) if level.data is not None else host_offset
+        return MapEntry(offset, length, depth, present, zero, data, False, place, level.data_path)
 
     def _hole(self, level: Qcow2Reader, depth: int, host_offset: int, length: int) -> tuple[int, bool]:
         """Length and nature of what begins at `host_offset`: a hole of the file or not.

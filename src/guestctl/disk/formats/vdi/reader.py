@@ -109,8 +109,8 @@ class VdiReader(DiskReader, MappedDevice):
                 yield MapEntry(start, length, 0, True, True, False, False)
             else:
                 for run in source.runs(place, length):
-                    at = start + run.offset - place
-                    yield MapEntry(at, run.length, 0, True, run.source is None, True, False, run.offset, self.path)
+                    at, host_offset = start + run.offset - place, source.host_offset(run.offset)
+                    yield MapEntry(at, run.length, 0, True, run.source is None, True, False, host_offset, self.path)
             offset = start + length
 
     def check(self) -> dict[str, Any]:

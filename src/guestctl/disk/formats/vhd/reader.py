@@ -76,8 +76,9 @@ class FixedReader(VhdReader):
 
     def map(self) -> Iterator[MapEntry]:
         return joined(
-            MapEntry(run.offset, run.length, 0, True, run.source is None, True, False, run.offset, self.path)
+            MapEntry(run.offset, run.length, 0, True, run.source is None, True, False, place, self.path)
             for run in self.runs(0, self.size)
+            for place in [self.file.host_offset(run.offset)]
         )
 
 

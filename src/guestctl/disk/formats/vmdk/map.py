@@ -46,7 +46,8 @@ def _resolved_entries(offset: int, resolved: Resolved) -> Iterator[MapEntry]:
         host_offset = mapping.host_offset + offset - mapping.start
         for start, size, hole in _holes(part, host_offset, length):
             at = offset + start - host_offset
-            yield MapEntry(at, size, depth, True, hole, True, False, start, part.path)
+            place = part.device.host_offset(start) if part.device is not None else start
+            yield MapEntry(at, size, depth, True, hole, True, False, place, part.path)
 
 
 def _holes(part: Part, host_offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
