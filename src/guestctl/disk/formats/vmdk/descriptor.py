@@ -23,7 +23,7 @@ _SCSI_HEADS = 255
 _SECTORS_PER_TRACK = 63
 
 _ASSIGNMENT = re.compile(r"([\w.]+)\s*=\s*(.*)")
-_EXTENT = re.compile(r'(RW|RDONLY|NOACCESS)\s+(\d{1,20})\s+(\w+)(?:\s+"([^"]*)"(?:\s+(\d{1,20}))?.*)?', re.ASCII)
+_EXTENT = re.compile(r'(RW|RDONLY|NOACCESS)\s+(\d{1,20})\s+(\w+)(?:\s+"([^"]*)"(?:\s+(\d{1,20})(?:\s.*)?)?)?', re.ASCII)
 _ACCESS = re.compile(r"(RW|RDONLY|NOACCESS)\s", re.ASCII)
 _ENCODING = re.compile(
     r"utf-?8|us-ascii|windows-\d{3,4}|iso-8859-\d{1,2}|cp\d{3,4}|gbk|gb2312|gb18030|big5|shift[-_]?jis|euc-(jp|kr)"
