@@ -76,6 +76,17 @@ def test_image_of_others(run: Run, shared: Path, flat: Flat) -> None:
         assert reader.info() == qemu_info(run, path)
 
 
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_versions_of_streams(run: Run, source: Path, tmp_path: Path, flat: Flat, version: int) -> None:
+    path = tmp_path / "stream.vmdk"
+    run("qemu-img", "convert", "-O", "vmdk", "-o", "subformat=streamOptimized", source, path)
+    with path.open("r+b") as file:
+        file.seek(4)
+        file.write(version.to_bytes(4, "little"))
+    with DiskReader.open(path) as reader:
+        assert bytes(reader.read(0, reader.size)) == flat(path) == source.read_bytes()
+
+
 @pytest.mark.parametrize("size", [512, 1536, 65536 - 512, 65536 + 512, (32 << 20) + 512])
 @pytest.mark.parametrize("subformat", ["monolithicSparse", "streamOptimized", "twoGbMaxExtentFlat"])
 def test_odd_sizes(run: Run, tmp_path: Path, flat: Flat, size: int, subformat: str) -> None:

@@ -129,7 +129,7 @@ def parse_descriptor(data: bytes, offset: int = 0) -> Descriptor:
     values: dict[str, str] = {}
     extents: list[ExtentLine] = []
     total = 0
-    for line in _decode(data, offset).splitlines():
+    for line in _decode(data, offset).replace("\r", "\n").split("\n"):
         line = line.strip()
         if not line or line.startswith("#"):
             continue

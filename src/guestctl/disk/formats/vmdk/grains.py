@@ -62,9 +62,12 @@ class GrainMap:
         self._typecode = "I" if found.entry_bytes == 4 else "Q"
         self._bad_entry = (1 << found.entry_bytes * 8) - 1  # stands for what cannot be read; no grain lies there
         self._grain_bits = found.grain_bytes.bit_length() - 1
+        self._grain_mask = found.grain_bytes - 1
         self._per_table = found.entries_per_table
         self._tables = max(1, _GROUP_BYTES // found.table_bytes)  # of a group
         self._per_group = self._tables * self._per_table
+        self._group_bytes = self._per_group << self._grain_bits  # of the disk
+        self._is_plain = found.kind != "seSparse" and not found.compressed
         self._max_groups = _CACHE_BYTES // (self._per_group * found.entry_bytes)
         self._step = found.grain_bytes // SECTOR_BYTES  # between the entries of grains that continue one another
         self._not_stored = (0, layout.ZEROED_GRAIN) if found.zeroed_grains else (0,)
@@ -74,6 +77,20 @@ class GrainMap:
         self._groups: dict[int, Group] = {}
         self._absent = Group([], array(self._typecode))
         self._lock = threading.Lock()
+
+    def quick_place(self, offset: int, length: int) -> int | None:
+        """Where a small range lies in the file, 0 where it is unallocated; None where that is not easily said."""
+        number, inside = divmod(offset, self._group_bytes)
+        group = self._groups.get(number)
+        if group is None or group is self._absent or not self._is_plain:
+            return None
+        skip = inside & self._grain_mask
+        if not 0 <= length <= self._grain_mask + 1 - skip:
+            return None
+        entry = group.entries[inside >> self._grain_bits]
+        if entry > layout.ZEROED_GRAIN:
+            return entry * SECTOR_BYTES + skip
+        return None if entry else 0
 
     def locate(self, offset: int, length: int | None = None) -> Mapping:
         """The mapping that covers `offset`; it may begin before and end past the extent.

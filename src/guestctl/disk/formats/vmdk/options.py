@@ -13,7 +13,7 @@ from guestctl.disk.formats.vmdk.descriptor import NewDescriptor
 from guestctl.disk.formats.vmdk.layout import NO_PARENT_CID, SECTOR_BYTES
 from guestctl.disk.formats.vmdk.reader import read_descriptor
 from guestctl.disk.formats.vmdk.stream import StreamWriter
-from guestctl.disk.formats.vmdk.writer import SPLIT_BYTES, FlatWriter, SparseWriter, extent_lines
+from guestctl.disk.formats.vmdk.writer import DESCRIPTOR_SECTORS, SPLIT_BYTES, FlatWriter, SparseWriter, extent_lines
 from guestctl.disk.writer import ImageWriter, Options
 
 
@@ -63,7 +63,9 @@ def create(output: Output, size: int, options: Options) -> ImageWriter:
         hardware_version=_hardware_version(options),
         tools_version=_word(options, "toolsversion", "2147483647"),
     )
-    descriptor.build()  # raises for what cannot be written in it
+    length = len(descriptor.build())
+    if kind.suffix is None:
+        _require(length <= DESCRIPTOR_SECTORS * SECTOR_BYTES, f"a descriptor of {length} bytes is too long")
     if kind.create_type == "streamOptimized":
         return StreamWriter(size, descriptor, output.main, zeroed_grains=zeroed_grains)
     files = [output.main] if kind.suffix is None else [output.create(name) for name in names]
