@@ -43,6 +43,14 @@ class CompressedGrains:
         parts.append(memoryview(self._content(last, keep=rest < self._grain_bytes))[:rest])
         return b"".join(parts)
 
+    def cached(self, offset: int, length: int) -> Buffer | None:
+        """A small range of a grain whose content is at hand, else None."""
+        content = self._cache.get(offset >> self._grain_bits)
+        skip = offset & self._grain_bytes - 1
+        if content is None or not 0 <= length <= len(content) - skip:
+            return None
+        return memoryview(content)[skip : skip + length]
+
     def check(self, grain: int) -> None:
         """Raise `InvalidFormat` where a grain's marker is wrong."""
         self._stored(grain)

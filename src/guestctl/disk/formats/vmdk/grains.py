@@ -67,7 +67,7 @@ class GrainMap:
         self._tables = max(1, _GROUP_BYTES // found.table_bytes)  # of a group
         self._per_group = self._tables * self._per_table
         self._group_bytes = self._per_group << self._grain_bits  # of the disk
-        self._is_plain = found.kind != "seSparse" and not found.compressed
+        self._is_plain = found.kind != "seSparse"
         self._max_groups = _CACHE_BYTES // (self._per_group * found.entry_bytes)
         self._step = found.grain_bytes // SECTOR_BYTES  # between the entries of grains that continue one another
         self._not_stored = (0, layout.ZEROED_GRAIN) if found.zeroed_grains else (0,)
@@ -79,7 +79,7 @@ class GrainMap:
         self._lock = threading.Lock()
 
     def quick_place(self, offset: int, length: int) -> int | None:
-        """Where a small range lies in the file, 0 where it is unallocated; None where that is not easily said."""
+        """Where a small range of an uncompressed extent lies in the file; 0: unallocated, None: not easily said."""
         number, inside = divmod(offset, self._group_bytes)
         group = self._groups.get(number)
         if group is None or group is self._absent or not self._is_plain:

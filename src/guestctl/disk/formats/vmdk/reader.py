@@ -125,6 +125,8 @@ class VmdkReader(DiskReader, MappedDevice):
         inside = offset - part.start
         if part.grains is None or part.device is None or inside + length > part.size:
             return None
+        if part.compressed is not None:
+            return part.compressed.cached(inside, length)
         place = part.grains.quick_place(inside, length)
         if not place:
             return zeros(length) if place == 0 and self.backing is None else None
