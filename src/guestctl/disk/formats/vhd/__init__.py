@@ -17,11 +17,13 @@ split disks (.v01, ...)                refused: no footer
 
 from __future__ import annotations
 
+from guestctl.block.output import Output
 from guestctl.core.errors import UnsupportedFeature
 from guestctl.disk.formats.vhd.footer import read_footer
 from guestctl.disk.formats.vhd.layout import DiskType
 from guestctl.disk.formats.vhd.reader import DynamicReader, FixedReader
 from guestctl.disk.reader import DiskReader, ImageFile
+from guestctl.disk.writer import ImageWriter, Options
 
 
 def open_reader(image: ImageFile) -> DiskReader:
@@ -39,3 +41,9 @@ def open_reader(image: ImageFile) -> DiskReader:
         reader.close()
         raise
     return reader
+
+
+def create_writer(output: Output, size: int, options: Options) -> ImageWriter:
+    from guestctl.disk.formats.vhd.writer import create
+
+    return create(output, size, options)

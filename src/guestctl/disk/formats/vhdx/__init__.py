@@ -16,9 +16,11 @@ user metadata                          ignored unless required
 
 from __future__ import annotations
 
+from guestctl.block.output import Output
 from guestctl.core.errors import UnsupportedFeature
 from guestctl.disk.formats.vhdx.reader import VhdxReader
 from guestctl.disk.reader import DiskReader, ImageFile
+from guestctl.disk.writer import ImageWriter, Options
 
 
 def open_reader(image: ImageFile) -> DiskReader:
@@ -32,3 +34,9 @@ def open_reader(image: ImageFile) -> DiskReader:
             reader.close()
             raise
     return reader
+
+
+def create_writer(output: Output, size: int, options: Options) -> ImageWriter:
+    from guestctl.disk.formats.vhdx.writer import create
+
+    return create(output, size, options)
