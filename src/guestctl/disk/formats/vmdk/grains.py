@@ -24,6 +24,7 @@ from guestctl.disk.formats.vmdk.layout import SECTOR_BYTES
 _GROUP_BYTES = 64 << 10
 _CACHE_BYTES = 32 << 20
 _WINDOW_GRAINS = 512  # a mapping looks no further ahead; neighbours are joined later
+_WINDOW_TABLES = 1 << 16
 _NOTHING = bytes(_GROUP_BYTES)
 
 
@@ -128,6 +129,12 @@ class GrainMap:
         group = self._groups.get(number) or self._load(number)
         return self._host_offset(group.entries[index])
 
+    def table_at(self, offset: int) -> int:
+        """Where the grain table for `offset` lies in the file; 0 where there is none."""
+        number, index = divmod(offset >> self._grain_bits, self._per_group)
+        group = self._groups.get(number) or self._load(number)
+        return 0 if group is self._absent else group.offsets[index // self._per_table]
+
     def _kind(self, entry: int, group: Group, index: int) -> Kind:
         if not entry:
             return Kind.UNALLOCATED
@@ -164,10 +171,7 @@ class GrainMap:
 
     def _repaired(self, group: Group, number: int) -> Group:
         """The group as the redundant grain directory has it, if that is the better one."""
-        if self._redundant is None:
-            assert self._layout.redundant_offset is not None
-            self._redundant = self._read_directory(self._layout.redundant_offset)
-        redundant = self._redundant
+        redundant = self._redundant_directory()
         if not any(redundant[number * self._tables : (number + 1) * self._tables]):
             return group
         other = self._read_group(redundant, number)
@@ -198,14 +202,11 @@ class GrainMap:
 
     def _without_tables(self, number: int) -> Mapping:
         """Unallocated up to the next grain table."""
-        directory = self._primary_directory()
         first = number * self._tables
-        ahead = directory[first : first + (1 << 16)]
-        missing = next(compress(count(), ahead), len(ahead))
+        missing = _absent_from(self._primary_directory(), first)
         if self._layout.redundant_offset is not None:
-            missing = self._tables  # what follows may be damaged
-        else:
-            missing = max(missing & -self._tables, self._tables)
+            missing = min(missing, _absent_from(self._redundant_directory(), first))
+        missing = max(missing // self._tables, 1) * self._tables
         start, length = first * self._per_table, missing * self._per_table
         return Mapping(Kind.UNALLOCATED, start << self._grain_bits, length << self._grain_bits)
 
@@ -223,6 +224,12 @@ class GrainMap:
         if self._directory is None:
             self._directory = self._read_directory(self._layout.directory_offset)
         return self._directory
+
+    def _redundant_directory(self) -> array[int]:
+        if self._redundant is None:
+            assert self._layout.redundant_offset is not None
+            self._redundant = self._read_directory(self._layout.redundant_offset)
+        return self._redundant
 
     def _read_directory(self, offset: int) -> array[int]:
         return self._read_entries(offset, self._layout.directory_entries * self._layout.entry_bytes)
@@ -299,3 +306,9 @@ def grain_map(device: BlockDevice, found: SparseLayout, warn: Callable[[str], No
 def _equal(values: array[int], index: int, stop: int, expected: Iterable[int]) -> int:
     """How many values from `index` on, before `stop`, are as expected (all in C)."""
     return next(compress(count(), map(ne, values[index:stop], expected)), stop - index)
+
+
+def _absent_from(directory: array[int], first: int) -> int:
+    """How many entries from `first` on are 0."""
+    ahead = directory[first : first + _WINDOW_TABLES]
+    return next(compress(count(), ahead), len(ahead))
