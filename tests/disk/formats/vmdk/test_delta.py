@@ -9,7 +9,7 @@ import pytest
 
 from guestctl.core.errors import GuestctlError, InvalidFormat, LocationRefused, UnsupportedFeature
 from guestctl.disk.reader import DiskReader
-from vmdk_images import descriptor, qemu_io
+from vmdk_images import descriptor, qemu_info, qemu_io
 
 Run = Callable[..., str]
 
@@ -49,6 +49,20 @@ def test_missing_parent(delta: Path) -> None:
     delta.with_name("base.vmdk").unlink()
     with pytest.raises(FileNotFoundError):
         DiskReader.open(delta)
+
+
+def test_metadata_without_the_parent(run: Run, delta: Path) -> None:
+    delta.with_name("base.vmdk").unlink()
+    with DiskReader.open(delta, metadata_only=True) as reader:
+        assert reader.info() == qemu_info(run, delta)
+        assert reader.check()["check-errors"] == 0
+        for action in (
+            lambda: reader.read(0, 512),
+            lambda: reader.map(),
+            lambda: list(reader.runs(0, reader.size)),
+        ):
+            with pytest.raises(UnsupportedFeature):
+                action()
 
 
 def test_parent_of_another_format(delta: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from conformance import check_device
 from guestctl.disk.reader import DiskReader
-from vmdk_images import our_map, qemu_info, qemu_map
+from vmdk_images import descriptor, our_map, qemu_info, qemu_map
 
 Run = Callable[..., str]
 Flat = Callable[[Path], bytes]
@@ -73,6 +74,18 @@ def test_image_of_others(run: Run, shared: Path, flat: Flat) -> None:
     with DiskReader.open(path) as reader:
         assert bytes(reader.read(0, reader.size)) == expected
         assert our_map(reader.map()) == qemu_map(run, path)
+        assert reader.info() == qemu_info(run, path)
+
+
+def test_extents_in_an_embedded_descriptor(run: Run, tmp_path: Path, flat: Flat) -> None:
+    """A header without capacity: the descriptor in the file counts, as if it were a file of its own."""
+    (tmp_path / "data.raw").write_bytes(b"data" * 128 * 512)
+    text = descriptor('RW 512 FLAT "data.raw" 0', create_type="monolithicFlat").encode()
+    header = struct.pack("<4sIIQQQQIQQQB4sH", b"KDMV", 1, 3, 0, 128, 1, 20, 512, 21, 26, 128, 0, b"\n \r\n", 0)
+    path = tmp_path / "disk.vmdk"
+    path.write_bytes(header.ljust(512, b"\0") + text.ljust(127 * 512, b"\0"))
+    with DiskReader.open(path) as reader:
+        assert bytes(reader.read(0, reader.size)) == flat(path)
         assert reader.info() == qemu_info(run, path)
 
 

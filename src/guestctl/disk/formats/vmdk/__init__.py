@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def open_reader(image: ImageFile) -> DiskReader:
-    """The reader of a VMDK image, with its extents and its parents."""
+    """The reader of a VMDK image, with its extents. For ``metadata_only``, the parent of a delta is not opened."""
     if image.snapshot is not None:
         raise UnsupportedFeature(f"{image.path}: VMDK files have no snapshots inside", feature="snapshot")
     descriptor, found, warnings = read_descriptor(image.path, image.device)
@@ -41,7 +41,8 @@ def open_reader(image: ImageFile) -> DiskReader:
             reader.open_single(found, warnings)
         else:
             reader.open_extents()
-        reader.open_parent()
+        if not image.metadata_only:
+            reader.open_parent()
     except BaseException:
         reader.close()
         raise

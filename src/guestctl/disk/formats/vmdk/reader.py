@@ -59,6 +59,7 @@ class VmdkReader(DiskReader, MappedDevice):
         self.descriptor = descriptor
         self.size = 0
         self.backing: VmdkReader | None = None
+        self._lacks_parent = descriptor.parent_cid != NO_PARENT_CID
         self.parts: list[Part] = []
         self._starts: list[int] = []
         self.warnings: list[str] = []  # of the whole chain; damaged tables are noticed when they are needed
@@ -86,6 +87,7 @@ class VmdkReader(DiskReader, MappedDevice):
         backing = self.image.open_image(descriptor.parent_name, DiskFormat.VMDK, role="parent image")
         assert isinstance(backing, VmdkReader)
         self.backing = backing
+        self._lacks_parent = False
         self.warnings += backing.warnings
         level: VmdkReader | None = backing
         while level is not None:
@@ -102,6 +104,8 @@ class VmdkReader(DiskReader, MappedDevice):
 
     def read(self, offset: int, length: int) -> Buffer:
         self.check_range(offset, length)
+        if self._lacks_parent:
+            raise self._refusal()
         content = self._read_grain(offset, length) if length else b""
         if content is not None:
             return content
@@ -133,6 +137,8 @@ class VmdkReader(DiskReader, MappedDevice):
         return part.device.read(place, length) if place + length <= part.device.size else None
 
     def extent(self, offset: int) -> Extent:
+        if self._lacks_parent:
+            raise self._refusal()
         return self._extent(offset, None)
 
     def compute(self, offset: int, length: int) -> Buffer:
@@ -161,6 +167,8 @@ class VmdkReader(DiskReader, MappedDevice):
     def map(self) -> Iterator[MapEntry]:
         from guestctl.disk.formats.vmdk.map import map_entries
 
+        if self._lacks_parent:
+            raise self._refusal()
         return map_entries(self)
 
     def check(self) -> dict[str, Any]:
@@ -233,6 +241,9 @@ class VmdkReader(DiskReader, MappedDevice):
         grains = grain_map(device, found, lambda warning: self._note_damage(path, warning))
         compressed = CompressedGrains(device, found, grains) if found.compressed else None
         self._add(Part(self.size, size, type, path, device, 0, found, grains, compressed))
+
+    def _refusal(self) -> UnsupportedFeature:
+        return UnsupportedFeature(f"{self.path}: opened for its metadata only", feature="reading")
 
     def _note_damage(self, path: str, warning: str) -> None:
         self.damaged += 1
