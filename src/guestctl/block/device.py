@@ -21,6 +21,7 @@ Buffer = bytes | memoryview
 CHUNK_BYTES = 4 << 20
 # Up to here one read costs less than finding the runs.
 _SMALL_BYTES = 256 << 10
+_PIECE_BYTES = 64 << 10
 _ZEROS = memoryview(bytes(CHUNK_BYTES))
 
 
@@ -64,8 +65,13 @@ class BlockDevice(ABC):
         """
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` with the bytes from `offset`."""
-        buffer[:] = self.read(offset, len(buffer))
+        """Fill `buffer` with the bytes from `offset`.
+
+        What is computed comes in pieces of the usual cluster, whose memory is used again and again.
+        """
+        for done in range(0, len(buffer), _PIECE_BYTES):
+            part = self.read(offset + done, min(_PIECE_BYTES, len(buffer) - done))
+            buffer[done : done + len(part)] = part
 
     def runs(self, offset: int, length: int) -> Iterator[Run]:
         """The range as runs, ascending, without gaps, neighbours joined."""

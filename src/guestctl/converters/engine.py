@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import queue
+import re
 import sys
 import threading
 import time
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 _WINDOW_BYTES = 1 << 20  # fits a core's cache: what is read is written while it is still there
 _WINDOWS_AHEAD = 4  # for each thread
 _PROGRESS_SECONDS = 0.1
+
+_DATA, _ZERO, _SAME = b"dz="
+_RUNS = re.compile(rb"d+|z+|=+")
 
 
 class Window(NamedTuple):
@@ -208,11 +212,11 @@ class Transfer:
         if not runs:
             # With a backing file, a hole on both sides: the backing file may end before.
             return Prepared(window, None, [Piece(Kind.ZERO, start, length)] if self.backing is None else ())
-        content = _content(window, buffer)
-        view = memoryview(content)[:length]
+        _read(window, buffer)
+        view = memoryview(buffer)[:length]
         pieces: list[Piece] = []
         same = self._below(window) if self.backing is not None else None
-        for kind, begin, end in _ranges(content, length, self.writer.unit, same):
+        for kind, begin, end in _ranges(buffer, length, self.writer.unit, same):
             if kind is Kind.DATA and self.writer.packs:
                 pieces += self._pack(start, view, begin, end)
             else:
@@ -258,13 +262,9 @@ class Transfer:
                         placement.file.zero(placement.offset, placement.length)
 
 
-def _content(window: Window, buffer: bytearray) -> bytes | bytearray:
-    """The bytes of a window, and maybe others after them: in `buffer`, or as its only source computes them."""
+def _read(window: Window, buffer: bytearray) -> None:
+    """Put the bytes of a window into `buffer`."""
     start, length, runs = window
-    source = runs[0].source
-    if runs[0].length == length and source is not None and not isinstance(source, FileDevice):
-        content = source.read(runs[0].source_offset, length)
-        return content if isinstance(content, bytes) else bytes(content)
     view = memoryview(buffer)
     done = 0
     for offset, run_length, source, source_offset in runs:
@@ -276,28 +276,35 @@ def _content(window: Window, buffer: bytearray) -> bytes | bytearray:
             source.read_into(source_offset, view[begin:done])
     if done < length:
         view[done:length] = zeros(length - done)
-    return buffer
 
 
-def _ranges(content: bytes | bytearray, length: int, unit: int, same: bytes | None) -> Iterator[tuple[Kind, int, int]]:
+def _ranges(content: bytearray, length: int, unit: int, same: bytes | None) -> Iterator[tuple[Kind, int, int]]:
     """The first `length` bytes of `content` as ranges of whole units, zeros or data, without what is as in `same`."""
+    kinds = bytearray((_DATA,)) * -(-length // unit)
+    for index in _zero_units(content, length, unit):
+        kinds[index] = _ZERO
+    if same is not None:
+        for index in range(len(kinds)):
+            start = index * unit
+            if content.startswith(same[start : start + unit], start):
+                kinds[index] = _SAME
+    for match in _RUNS.finditer(kinds):
+        kind = match[0][0]
+        if kind != _SAME:
+            start, end = match.span()
+            yield Kind.ZERO if kind == _ZERO else Kind.DATA, start * unit, min(end * unit, length)
+
+
+def _zero_units(content: bytearray, length: int, unit: int) -> Iterator[int]:
+    """The numbers of the units that are all zeros; those that do not begin with one are not looked at."""
+    first_bytes = content[:length:unit]
     zero = bytes(unit)
-    starts_with = content.startswith
-    current: Kind | None = None
-    start = 0
-    for offset in range(0, length, unit):
-        if offset + unit > length:
-            zero = bytes(length - offset)
-        if same is not None and starts_with(same[offset : offset + len(zero)], offset):
-            kind = None
-        else:
-            kind = Kind.ZERO if starts_with(zero, offset) else Kind.DATA
-        if kind is not current:
-            if current is not None:
-                yield current, start, offset
-            current, start = kind, offset
-    if current is not None:
-        yield current, start, length
+    index = first_bytes.find(0)
+    while index >= 0:
+        start = index * unit
+        if content.startswith(zero if start + unit <= length else zero[: length - start], start):
+            yield index
+        index = first_bytes.find(0, index + 1)
 
 
 def _packed_or_not(packed: bool, start: int, view: memoryview, begin: int, end: int, units: list[Buffer]) -> Piece:

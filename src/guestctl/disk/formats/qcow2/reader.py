@@ -179,7 +179,8 @@ class Qcow2Reader(DiskReader, MappedDevice):
         first, last = offset >> bits, offset + length - 1 >> bits
         skip = offset & self._cluster_size - 1
         if first == last:
-            return memoryview(self._content(first, keep=True))[skip : skip + length]
+            content = self._content(first, keep=length < self._cluster_size)
+            return content if length == self._cluster_size else memoryview(content)[skip : skip + length]
         parts: list[Buffer] = [self._content(cluster, keep=False) for cluster in range(first + 1, last)]
         parts.insert(0, memoryview(self._content(first, keep=skip > 0))[skip:])
         rest = offset + length - (last << bits)
