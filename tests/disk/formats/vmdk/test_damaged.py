@@ -133,6 +133,16 @@ def test_redundant_tables(
         assert reader.check()["corruptions"] == 1
 
 
+def test_only_what_is_damaged_is_replaced(tmp_path: Path, small_image: bytes, small_disk: bytes) -> None:
+    """Redundant tables that nobody kept up to date must not hide good entries of the primary ones."""
+    tables = Tables(small_image)
+    changes = [(tables.tables[0] + 4, "I", 1 << 24), (tables.redundant_tables[0], "I", 0)]
+    changes.append((tables.redundant_tables[1] + 4 * 64, "I", 0))
+    with DiskReader.open(write(tmp_path, patched(small_image, *changes))) as reader:
+        assert read_all(reader) == small_disk
+        assert len(reader.warnings) == 1
+
+
 def test_damaged_redundant_tables(tmp_path: Path, small_image: bytes, small_disk: bytes) -> None:
     """Who reads the primary ones need not know."""
     tables = Tables(small_image)

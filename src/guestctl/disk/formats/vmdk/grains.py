@@ -76,6 +76,7 @@ class GrainMap:
         self._directory: array[int] | None = None
         self._redundant: array[int] | None = None
         self._groups: dict[int, Group] = {}
+        self._repaired_groups: set[int] = set()
         self._absent = Group([], array(self._typecode))
         self._lock = threading.Lock()
 
@@ -170,19 +171,29 @@ class GrainMap:
         return group
 
     def _repaired(self, group: Group, number: int) -> Group:
-        """The group as the redundant grain directory has it, if that is the better one."""
-        redundant = self._redundant_directory()
-        if not any(redundant[number * self._tables : (number + 1) * self._tables]):
+        """The group with what its tables lack, or have outside the file, as the redundant ones have it."""
+        other = self._read_group(self._redundant_directory(), number)
+        if not any(other.entries):
             return group
-        other = self._read_group(redundant, number)
-        if self._outside(other.entries) or other.entries == group.entries or not any(other.entries):
+        offsets = group.offsets or [0] * len(other.offsets)
+        before = group.entries or array(self._typecode, bytes(len(other.entries) * self._layout.entry_bytes))
+        entries = array(self._typecode)
+        for table, offset in enumerate(offsets):
+            part = slice(table * self._per_table, (table + 1) * self._per_table)
+            ours, theirs = before[part], other.entries[part]
+            if not offset and other.offsets[table]:
+                ours = theirs
+            elif self._outside(ours):
+                pairs = zip(ours, theirs, strict=True)
+                ours = array(self._typecode, [b if a >= self._end_sector else a for a, b in pairs])
+            entries += ours
+        if entries == before:
             return group
-        absent = group.offsets.count(0) if group.offsets else len(other.offsets)
-        if not self._outside(group.entries) and other.offsets.count(0) >= absent:
-            return group
-        first = number * self._per_group << self._grain_bits
-        self._warn(f"grain tables from {first:#x} on are damaged; the redundant ones are used")
-        return other
+        if number not in self._repaired_groups:
+            self._repaired_groups.add(number)
+            first = number * self._group_bytes
+            self._warn(f"grain tables from {first:#x} on are damaged; the redundant ones are used")
+        return Group([a or b for a, b in zip(offsets, other.offsets, strict=True)], entries)
 
     def _read_group(self, directory: array[int], number: int) -> Group:
         first = number * self._tables
