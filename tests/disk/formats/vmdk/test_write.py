@@ -76,7 +76,7 @@ def descriptor_of(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("subformat", SUBFORMATS)
-@pytest.mark.parametrize("size", [1, 512, GRAIN - 512, GRAIN, GRAIN + 1, (32 << 20) + 512, 65 << 20])
+@pytest.mark.parametrize("size", [1, 512, GRAIN - 512, GRAIN, GRAIN + 1, (32 << 20) + 512])
 def test_sizes(run: Run, tmp_path: Path, flat: Flat, subformat: str, size: int) -> None:
     path = tmp_path / "disk.vmdk"
     content = bytearray(size)
@@ -201,7 +201,7 @@ def read_stream(content: bytes) -> tuple[int, dict[int, bytes]]:
         position += SECTOR + value * SECTOR
 
 
-@pytest.mark.parametrize("size", [512, 5 << 20, (97 << 20) + 1024])
+@pytest.mark.parametrize("size", [512, 5 << 20, (65 << 20) + 1024])
 @pytest.mark.parametrize("batch", [1, 7, 2000])
 def test_stream(tmp_path: Path, size: int, batch: int) -> None:
     generator = random.Random(size)

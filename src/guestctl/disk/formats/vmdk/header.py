@@ -13,8 +13,8 @@ from guestctl.disk.formats.vmdk.layout import SECTOR_BYTES
 
 # VMware and qemu-img write 64 KiB. A compressed grain is in memory as a whole.
 _MAX_GRAIN_SECTORS = (16 << 20) // SECTOR_BYTES
-# 64 TiB of seSparse, 512 TiB of hosted sparse extents with grains of 64 KiB.
-_MAX_DIRECTORY_BYTES = 64 << 20
+# 64 TiB of seSparse, 256 TiB of hosted sparse extents with grains of 64 KiB.
+_MAX_DIRECTORY_BYTES = 32 << 20
 _MAX_SECTOR = (1 << 62) // SECTOR_BYTES
 _KNOWN_FLAGS = (
     layout.FLAG_NEWLINE_TEST

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from guestctl.disk.formats.vmdk.grains import Kind
+from guestctl.disk.map import joined
 from guestctl.disk.reader import MapEntry
 
 if TYPE_CHECKING:
@@ -14,16 +15,7 @@ if TYPE_CHECKING:
 
 def map_entries(reader: VmdkReader) -> Iterator[MapEntry]:
     """The whole disk, neighbours that are alike joined."""
-    pending: MapEntry | None = None
-    for entry in _entries(reader):
-        if pending is not None and _continues(pending, entry):
-            pending = pending._replace(length=pending.length + entry.length)
-            continue
-        if pending is not None:
-            yield pending
-        pending = entry
-    if pending is not None:
-        yield pending
+    return joined(_entries(reader))
 
 
 def _entries(reader: VmdkReader) -> Iterator[MapEntry]:
@@ -61,11 +53,3 @@ def _holes(part: Part, host_offset: int, length: int) -> Iterator[tuple[int, int
         yield run.offset, run.length, run.source is None
     if end < host_offset + length:
         yield end, host_offset + length - end, True
-
-
-def _continues(first: MapEntry, second: MapEntry) -> bool:
-    if first[2:7] != second[2:7] or first.filename != second.filename:
-        return False
-    if first.offset is None or second.offset is None:
-        return first.offset is second.offset
-    return first.offset + first.length == second.offset
