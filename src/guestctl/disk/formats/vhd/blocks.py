@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 from array import array
+from bisect import bisect_left
 from itertools import compress, count, repeat
 from operator import ne
 from typing import NamedTuple
@@ -21,13 +22,19 @@ from guestctl.disk.formats.vhd.header import DynamicHeader
 _SLICE_BITS = 14  # log2 of the entries
 _MAX_SLICES = 256
 _MAX_BITMAPS = 256
-_WINDOW_ENTRIES = 256  # more entries are looked at only where these are alike
 
 
 class Unallocated(NamedTuple):
     """Blocks from the asked one on that are not in the file."""
 
     block_count: int
+
+
+class TableSlice(NamedTuple):
+    """Consecutive entries, and the indexes of those that are in use."""
+
+    entries: array[int]
+    used: array[int]
 
 
 class BlockTable:
@@ -40,20 +47,19 @@ class BlockTable:
         self._size = size
         self._block_bytes = header.block_size
         self.bitmap_bytes = layout.bitmap_bytes(header.block_size)
-        self._slices: dict[int, array[int]] = {}
+        self._slices: dict[int, TableSlice] = {}
         self._bitmaps: dict[int, BitRuns] = {}
         self._lock = threading.Lock()
 
     def locate(self, block: int) -> int | Unallocated:
         """The byte offset of the sector bitmap of `block`, which its data follows; or how many blocks are missing."""
         number = block >> _SLICE_BITS
-        entries = self._slices.get(number)
-        if entries is None:
-            entries = self.load(number)
+        entries, used = self._slices.get(number) or self.load(number)
         index = block & (1 << _SLICE_BITS) - 1
         entry = entries[index]
         if entry == layout.UNUSED:
-            return Unallocated(_unused(entries, index))
+            following = bisect_left(used, index)
+            return Unallocated((used[following] if following < len(used) else len(entries)) - index)
         offset = entry * layout.SECTOR_BYTES
         # Of the last block only what is in the disk must be there.
         data_bytes = min(self._block_bytes, self._size - block * self._block_bytes)
@@ -74,7 +80,7 @@ class BlockTable:
                 self._bitmaps[offset] = found
         return found
 
-    def load(self, number: int) -> array[int]:
+    def load(self, number: int) -> TableSlice:
         """Slice `number` of the table."""
         first = number << _SLICE_BITS
         entry_count = min(1 << _SLICE_BITS, self._entry_count - first)
@@ -82,23 +88,13 @@ class BlockTable:
         entries.frombytes(self._device.read(self._offset + first * 4, entry_count * 4))
         if sys.byteorder == "little":
             entries.byteswap()
+        part = TableSlice(entries, array("I", compress(count(), map(ne, entries, repeat(layout.UNUSED)))))
         with self._lock:
             while len(self._slices) >= _MAX_SLICES:
                 del self._slices[next(iter(self._slices))]
-            self._slices[number] = entries
-        return entries
+            self._slices[number] = part
+        return part
 
     @property
     def slice_count(self) -> int:
         return -(-self._entry_count >> _SLICE_BITS)
-
-
-def _unused(entries: array[int], index: int) -> int:
-    """How many entries from `index` on are unused."""
-    found = _unused_before(entries, index, index + _WINDOW_ENTRIES)
-    return found if found < _WINDOW_ENTRIES else _unused_before(entries, index, len(entries))
-
-
-def _unused_before(entries: array[int], index: int, stop: int) -> int:
-    ahead = entries[index:stop]
-    return next(compress(count(), map(ne, ahead, repeat(layout.UNUSED))), len(ahead))

@@ -35,7 +35,8 @@ def _check_blocks(reader: DynamicReader) -> tuple[dict[str, int], int]:
     used: list[int] = []
     fragmented = 0
     for number in range(table.slice_count):
-        entries = [entry for entry in table.load(number) if entry != layout.UNUSED]
+        part = table.load(number)
+        entries = [part.entries[index] for index in part.used]
         fragmented += sum(1 for before, after in pairwise(entries) if after < before)
         used += entries
     used.sort()

@@ -8,9 +8,8 @@ from __future__ import annotations
 import sys
 import threading
 from array import array
-from collections.abc import Iterable
-from itertools import compress, count, repeat
-from operator import ne
+from bisect import bisect_right
+from itertools import pairwise
 from typing import NamedTuple
 
 from guestctl.block.bitmap import BitRuns
@@ -24,7 +23,6 @@ from guestctl.disk.formats.vhdx.metadata import Metadata
 _SLICE_BITS = 13  # log2 of the entries
 _MAX_SLICES = 256
 _MAX_BITMAPS = 64
-_WINDOW_ENTRIES = 256  # more entries are looked at only where these are alike
 
 
 class Payload(NamedTuple):
@@ -33,6 +31,13 @@ class Payload(NamedTuple):
     state: int
     block_count: int
     offset: int
+
+
+class TableSlice(NamedTuple):
+    """Consecutive entries, and the indexes of those that do not continue the one before."""
+
+    entries: array[int]
+    breaks: array[int]
 
 
 class BlockTable:
@@ -50,7 +55,7 @@ class BlockTable:
         if self.entry_count * 8 > region.length:
             message = f"{self.entry_count} entries do not fit in a region of {region.length} bytes"
             raise InvalidFormat(message, structure="BAT", offset=region.offset)
-        self._slices: dict[int, array[int]] = {}
+        self._slices: dict[int, TableSlice] = {}
         self._bitmaps: dict[int, BitRuns] = {}
         self._lock = threading.Lock()
 
@@ -58,16 +63,12 @@ class BlockTable:
         """Payload blocks from `block` on, in one chunk."""
         chunk, within = divmod(block, self._ratio)
         index = chunk * (self._ratio + 1) + within
-        entries, place = self._slice(index)
+        (entries, breaks), place = self._slice(index)
         entry = entries[place]
         state = entry & layout.BAT_STATE_MASK
-        stop = min(place + self._ratio - within, len(entries))
-        if state == State.FULLY_PRESENT:
-            number = _alike(entries, place, stop, count(entry, self._block_size))
-        elif state == State.PARTIALLY_PRESENT:
-            number = 1
-        else:
-            number = _alike(entries, place, stop, repeat(entry))
+        following = bisect_right(breaks, place)
+        stop = breaks[following] if following < len(breaks) else len(entries)
+        number = min(stop - place, self._ratio - within)
         offset = entry & layout.BAT_OFFSET_MASK
         if state >= State.FULLY_PRESENT:
             return Payload(state, self._in_file(block, number, offset, index), offset)
@@ -94,7 +95,7 @@ class BlockTable:
         index = chunk * (self._ratio + 1) + self._ratio
         if not self._differencing:
             raise self._invalid(f"block {block} is partially present, and there is no parent", index)
-        entries, place = self._slice(index)
+        (entries, _), place = self._slice(index)
         entry = entries[place]
         offset = entry & layout.BAT_OFFSET_MASK
         if entry & layout.BAT_STATE_MASK != layout.BITMAP_PRESENT or offset < layout.MIB:
@@ -111,15 +112,12 @@ class BlockTable:
             self._bitmaps[block] = found
         return found
 
-    def _slice(self, index: int) -> tuple[array[int], int]:
+    def _slice(self, index: int) -> tuple[TableSlice, int]:
         """The slice that holds entry `index`, and the entry's place in it."""
         number = index >> _SLICE_BITS
-        entries = self._slices.get(number)
-        if entries is None:
-            entries = self.load(number)
-        return entries, index & (1 << _SLICE_BITS) - 1
+        return self._slices.get(number) or self.load(number), index & (1 << _SLICE_BITS) - 1
 
-    def load(self, number: int) -> array[int]:
+    def load(self, number: int) -> TableSlice:
         """Slice `number` of the table."""
         first = number << _SLICE_BITS
         entry_count = min(1 << _SLICE_BITS, self.entry_count - first)
@@ -127,11 +125,15 @@ class BlockTable:
         entries.frombytes(self._device.read(self._offset + first * 8, entry_count * 8))
         if sys.byteorder == "big":
             entries.byteswap()
+        # From one entry to the next where both belong together; blocks that are partially present are alone.
+        steps = [0] * 6 + [self._block_size, None]
+        breaks = (number for number, (a, b) in enumerate(pairwise(entries), 1) if b - a != steps[a & 7])
+        part = TableSlice(entries, array("I", breaks))
         with self._lock:
             while len(self._slices) >= _MAX_SLICES:
                 del self._slices[next(iter(self._slices))]
-            self._slices[number] = entries
-        return entries
+            self._slices[number] = part
+        return part
 
     @property
     def slice_count(self) -> int:
@@ -139,7 +141,7 @@ class BlockTable:
 
     def split(self, number: int) -> tuple[array[int], array[int]]:
         """The entries of slice `number`: those of payload blocks, those of sector bitmap blocks."""
-        entries = self.load(number)[:]
+        entries = self.load(number).entries[:]
         first = (self._ratio - (number << _SLICE_BITS)) % (self._ratio + 1)
         bitmaps = entries[first :: self._ratio + 1]
         del entries[first :: self._ratio + 1]
@@ -147,18 +149,3 @@ class BlockTable:
 
     def _invalid(self, message: str, index: int) -> InvalidFormat:
         return InvalidFormat(message, structure="BAT", offset=self._offset + index * 8)
-
-
-def _alike(entries: array[int], place: int, stop: int, expected: Iterable[int]) -> int:
-    """How many entries from `place` on, before `stop`, are as expected."""
-    expected = iter(expected)
-    found = _alike_before(entries, place, min(stop, place + _WINDOW_ENTRIES), expected)
-    if found < _WINDOW_ENTRIES:
-        return found
-    # The comparison took one value for each entry that it looked at.
-    return found + _alike_before(entries, place + found, stop, expected)
-
-
-def _alike_before(entries: array[int], place: int, stop: int, expected: Iterable[int]) -> int:
-    ahead = entries[place:stop]
-    return next(compress(count(), map(ne, ahead, expected)), len(ahead))
