@@ -143,6 +143,7 @@ def test_replay(run: Run, tmp_path: Path, name: str) -> None:
     with DiskReader.open(path) as reader:
         check_device(reader, raw.read_bytes(), rounds=50)
         assert any("log was replayed" in warning for warning in reader.warnings)
+        assert all(entry.offset is None for entry in reader.map())
     assert path.read_bytes() == before
 
 

@@ -14,7 +14,7 @@ from guestctl.disk.formats.vhdx.layout import State
 from guestctl.disk.formats.vhdx.log import replay
 from guestctl.disk.formats.vhdx.metadata import read_metadata
 from guestctl.disk.formats.vhdx.parent import open_parent, parent_names
-from guestctl.disk.map import extent_map
+from guestctl.disk.map import extent_map, joined
 from guestctl.disk.reader import DiskReader, ImageFile, MapEntry
 
 
@@ -100,7 +100,11 @@ class VhdxReader(DiskReader, MappedDevice):
 
     def map(self) -> Iterator[MapEntry]:
         """As `DiskReader.map`; qemu-img takes the whole disk of a VHDX image for data."""
-        return extent_map(self, self.path, self.backing)
+        entries = extent_map(self, self.path, self.backing)
+        if self.file is self.image.device:
+            return entries
+        # After a replay the file's own bytes may not be the disk's.
+        return joined(entry if entry.depth else entry._replace(offset=None, filename=None) for entry in entries)
 
     def check(self) -> dict[str, Any]:
         from guestctl.disk.formats.vhdx.check import check_image
