@@ -166,6 +166,7 @@ class Output:
         self.is_device = _is_block_device(self.path)
         self._overwrite = overwrite
         self._resumable = resumable
+        self._starts_over = False
         self._suffix = ".partial" if resumable else f".{os.urandom(4).hex()}.partial"
         self.files: list[OutputFile] = []
         self._flusher = Flusher() if sync else None
@@ -173,7 +174,16 @@ class Output:
 
     def create(self, name: str) -> OutputFile:
         """A further file, beside the image; `name` is its file name, without directories."""
-        return self._create(os.path.join(os.path.dirname(self.path), name))
+        path = os.path.join(os.path.dirname(self.path), name)
+        for file in self.files:
+            if self._resumable and file.path == path:
+                return file  # for a second writer, which goes on where the first one found the end
+        return self._create(path)
+
+    def start_over(self) -> None:
+        """Forget what is in the files that an interrupted run left."""
+        self._starts_over = True
+        self.main.truncate(0)
 
     def _open_device(self) -> OutputFile:
         if not self._overwrite:
@@ -189,6 +199,8 @@ class Output:
         fd = os.open(path + self._suffix, flags, 0o666)
         if self._resumable:
             _lock(fd, path)
+        if self._starts_over:
+            os.ftruncate(fd, 0)
         return self._add(fd, path)
 
     def _add(self, fd: int, path: str) -> OutputFile:

@@ -29,14 +29,14 @@ def size(text: str) -> int:
 
 
 def parse_format_options(texts: Iterable[str]) -> dict[str, str]:
-    """The options of a format from ``key=value,key=value`` texts; ``,,`` is a comma of a value."""
+    """The options of a format from ``key=value,flag`` texts; ``,,`` is a comma of a value."""
     options = {}
     for text in texts:
         for item in text.replace(",,", "\0").split(","):
             key, separator, value = item.replace("\0", ",").partition("=")
-            if not separator or not key:
+            if not key:
                 raise click.UsageError(f"-o {text}: expected key=value")
-            options[key] = value
+            options[key] = value if separator else "on"
     return options
 
 

@@ -203,13 +203,14 @@ def convert_natively(wanted: Conversion) -> ConversionResult:
             else:
                 _check_space(wanted, files, reader)
             new_writer = partial(create_writer, wanted.format, output, size, options)
-            writer, start, record = new_writer(), 0, None
+            record, start = None, 0
             if wanted.resume:
                 record = opened.enter_context(Record(output, _fingerprint(wanted, files, size, options)))
                 if record.entries:
-                    record.check(writer)
-                    writer = new_writer()
-                    record.replay(writer)
+                    record.check(new_writer())
+            writer = new_writer()
+            if record is not None:
+                record.replay(writer)
                 start = record.start()
                 if hasher is not None:
                     for buffer in source.buffers(0, min(start, source.size)):
@@ -244,7 +245,7 @@ def convert_natively(wanted: Conversion) -> ConversionResult:
             "source_format": reader.format.value,
             "output_format": wanted.format,
             "output_size": output_size,
-            "virtual_size": size,
+            "virtual_size": writer.size,
             "duration_secs": 0.0,
             "digest": hasher.hexdigest() if hasher else None,
         }

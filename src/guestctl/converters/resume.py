@@ -39,7 +39,7 @@ class Record:
         self._first_line = json.dumps(fingerprint, sort_keys=True)
         self.entries = list(self._read())
         if not self.entries:
-            output.main.truncate(0)  # of a run with other intentions
+            output.start_over()  # what is there is of a run with other intentions
         self._file: IO[str] | None = None
 
     def _read(self) -> Iterator[_Entry]:
