@@ -110,7 +110,7 @@ def test_never_overwrites(cli: Callable[..., str]) -> None:
         (["disk"], 2, "SIZE"),
         (["disk", "1x"], 2, "invalid size"),
         (["disk", "8E"], 2, "invalid size"),
-        (["-o", "nonsense", "disk", "1M"], 2, "key=value"),
+        (["-o", "=nonsense", "disk", "1M"], 2, "key=value"),
         (["-f", "floppy", "disk", "1M"], 1, "floppy"),
         (["-o", "cluster_size=4k", "disk", "1M"], 1, "no option 'cluster_size'"),
         (["-f", "qcow2", "-o", "cluster_size=5k", "disk", "1M"], 1, "cluster_size"),
