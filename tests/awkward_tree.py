@@ -13,11 +13,15 @@ from typing import Any
 
 from guestctl.disk import FileSystem
 
+_PIECE = 1 << 16
 NAMES = ("plain", "with space", "Ünïcödé", "日本語", "עברית", "🐧", "new\nline", "back\\slash", "x" * 255, "é" * 127)
 
 
-def populate(top: Path, block_size: int, *, large_values: bool) -> None:
-    """Every awkward case once; file contents carry their place, so that a wrong block shows."""
+def populate(top: Path, block_size: int, *, large_values: bool, many_files: int = 10_000) -> None:
+    """Every awkward case once; file contents carry their place, so that a wrong block shows.
+
+    One directory has had `many_files`, of which every seventh is gone.
+    """
     contents = b"".join(b"%07d\n" % number for number in range(40_000))
     sizes = top / "sizes"
     sizes.mkdir()
@@ -69,11 +73,11 @@ def populate(top: Path, block_size: int, *, large_values: bool) -> None:
             stream.write(raw)
     many = top / "many"
     many.mkdir()
-    for number in range(10_000):
+    for number in range(many_files):
         os.close(os.open(many / f"file-{number:05}", os.O_CREAT | os.O_WRONLY))
     (many / "gone").touch()
     (many / "gone").unlink()
-    for number in range(0, 10_000, 7):
+    for number in range(0, many_files, 7):
         (many / f"file-{number:05}").unlink()
     (many / "file-00000").touch()
     deep = top / "deep"
@@ -166,11 +170,18 @@ def _digest(fd: int, size: int) -> str:
             break
         end = min(os.lseek(fd, position, os.SEEK_HOLE), size)
         while position < end:
-            piece = os.pread(fd, min(4096 - position % 4096, end - position), position)
-            if any(piece):
-                digest.update(b"%d:" % position + piece)
+            piece = os.pread(fd, min(_PIECE - position % _PIECE, end - position), position)
+            _add(digest, position, piece)
             position += len(piece)
     return digest.hexdigest()
+
+
+def _add(digest: Any, position: int, piece: bytes) -> None:
+    """Units that are not all zeros, wherever the piece was cut off."""
+    for start in range(0, len(piece), 512):
+        unit = piece[start : start + 512]
+        if any(unit):
+            digest.update(b"%d:" % (position + start) + unit)
 
 
 def from_guestctl(filesystem: FileSystem[Any]) -> dict[str, tuple[Any, ...]]:
@@ -192,8 +203,7 @@ def _device_digest(device: Any) -> str:
             continue
         position, end = run.offset, run.offset + run.length
         while position < end:
-            piece = bytes(device.read(position, min(4096 - position % 4096, end - position)))
-            if any(piece):
-                digest.update(b"%d:" % position + piece)
+            piece = bytes(device.read(position, min(_PIECE - position % _PIECE, end - position)))
+            _add(digest, position, piece)
             position += len(piece)
     return digest.hexdigest()

@@ -14,7 +14,7 @@ from guestctl.core.errors import GuestctlError
 from guestctl.disk import FileSystem
 from guestctl.disk.filesystem import WalkError
 
-_READ = ("ext2", "ext3", "ext4", "jbd", "vfat")
+_READ = ("ext2", "ext3", "ext4", "jbd", "vfat", "xfs")
 _MAX_SECONDS = 5  # a second or two here, with room for a machine that is busy with other tests
 
 
@@ -96,7 +96,7 @@ def test_identities_are_those_of_blkid(shared: Path) -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 511, 512, 1023, 1024, 1500, 2048, 4096])
 def test_truncated(shared: Path, length: int) -> None:
-    for name in ("ext4", "fat", "fat32_label_64MB"):
+    for name in ("ext4", "fat", "fat32_label_64MB", "xfs", "xfs-v5"):
         data = lzma.decompress((shared / "blkid" / "images-fs" / f"{name}.img.xz").read_bytes())
         with pytest.raises(GuestctlError):
             _read_everything(data[:length])
