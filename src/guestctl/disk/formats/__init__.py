@@ -42,6 +42,11 @@ PROBES = (
     FormatProbe("vhdx", 0, b"vhdxfile"),
     FormatProbe("vdi", 64, b"\x7f\x10\xda\xbe"),
     FormatProbe("vpc", 0, b"conectix"),
+    FormatProbe("gz", 0, b"\x1f\x8b\x08"),
+    FormatProbe("xz", 0, b"\xfd7zXZ\0"),
+    FormatProbe("zst", 0, b"\x28\xb5\x2f\xfd"),
+    FormatProbe("zst", 0, b"\x50\x2a\x4d\x18"),  # pzstd's skippable frame before the first
+    FormatProbe("bz2", 4, b"1AY&SY"),
     # A fixed VHD is a raw disk with a footer, of 512 bytes or, in old files, 511.
     FormatProbe("vpc", -512, b"conectix"),
     FormatProbe("vpc", -511, b"conectix"),
