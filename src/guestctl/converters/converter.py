@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -177,9 +176,12 @@ def can_write(format: str) -> bool:
 def convert_natively(wanted: Conversion) -> ConversionResult:
     """The native engine; needs no tool on the host."""
     from guestctl.converters.engine import Transfer
-    from guestctl.converters.resume import Record
 
-    hasher = hashlib.new(wanted.digest) if wanted.digest else None
+    hasher = None
+    if wanted.digest:
+        import hashlib
+
+        hasher = hashlib.new(wanted.digest)
     with ExitStack() as opened:
         reader = opened.enter_context(open_source(wanted))
         files = list(reader.files)
@@ -205,6 +207,8 @@ def convert_natively(wanted: Conversion) -> ConversionResult:
             new_writer = partial(create_writer, wanted.format, output, size, options)
             record, start = None, 0
             if wanted.resume:
+                from guestctl.converters.resume import Record
+
                 record = opened.enter_context(Record(output, _fingerprint(wanted, files, size, options)))
                 if record.entries:
                     record.check(new_writer())

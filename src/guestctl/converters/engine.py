@@ -7,7 +7,6 @@ places of a conversion depend on the source alone. Holes are never read.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import queue
 import re
@@ -27,6 +26,7 @@ from guestctl.core.progress import NoProgress, Progress
 from guestctl.disk.writer import ImageWriter
 
 if TYPE_CHECKING:
+    import hashlib
     from concurrent.futures import Future, ThreadPoolExecutor
 
 _WINDOW_BYTES = 1 << 20  # fits a core's cache: what is read is written while it is still there
