@@ -168,9 +168,10 @@ def test_detection() -> None:
         FileSystem.detect(MemoryDevice(bytes(1 << 20)))
     with pytest.raises(DetectionError):
         FileSystem.detect(MemoryDevice(b""))
-    with pytest.raises(UnsupportedFeature, match="xfs"):
-        FileSystem.detect(MemoryDevice(b"XFSB" + bytes(1 << 20)))
-    identity = FileSystem.identify(MemoryDevice(b"XFSB" + bytes(1 << 20)))
+    swap = MemoryDevice(bytes(4086) + b"SWAPSPACE2")
+    with pytest.raises(UnsupportedFeature, match="swap"):
+        FileSystem.detect(swap)
+    identity = FileSystem.identify(swap)
     assert identity is not None
-    assert identity.type == "xfs"
+    assert identity.type == "swap"
     assert FileSystem.identify(MemoryDevice(bytes(1 << 20))) is None
