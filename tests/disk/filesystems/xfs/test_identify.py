@@ -8,7 +8,7 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
-from guestctl.block import FileDevice, MemoryDevice
+from guestctl.block import FileDevice, Overlay
 from guestctl.core.errors import ChecksumMismatch, InvalidFormat, UnsupportedFeature
 from guestctl.disk import FileSystem
 from guestctl.disk.filesystem import Identity, Options
@@ -29,12 +29,10 @@ KINDS = {
 
 
 @pytest.fixture(scope="module")
-def image(run: Run, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The first part of an image, with its superblock."""
+def image(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("xfs") / "image"
     _make(run, path, "")
-    with path.open("rb") as stream:
-        return stream.read(1 << 20)
+    return path
 
 
 def _make(run: Run, path: Path, arguments: str) -> None:
@@ -78,28 +76,35 @@ def test_uuid_that_was_changed(run: Run, tmp_path: Path) -> None:
         assert filesystem.stat("/").st_nlink == 2
 
 
-def _patched(image: bytes, offset: int, content: bytes, *, right_checksum: bool = True) -> MemoryDevice:
-    data = bytearray(image)
+def _patched(image: Path, offset: int, content: bytes, *, right_checksum: bool = True) -> Overlay:
+    overlay = Overlay(FileDevice.open(image))
+    data = bytearray(overlay.read(0, 512))
     assert data[offset : offset + len(content)] != content
     data[offset : offset + len(content)] = content
     if right_checksum:
         data[224:228] = bytes(4)
-        data[224:228] = google_crc32c.value(bytes(data[:512])).to_bytes(4, "little")
-    return MemoryDevice(data)
+        data[224:228] = google_crc32c.value(bytes(data)).to_bytes(4, "little")
+    overlay.write(0, bytes(data))
+    return overlay
+
+
+def _incompat(image: Path) -> int:
+    with image.open("rb") as stream:
+        return int.from_bytes(stream.read(220)[216:], "big")
 
 
 @pytest.mark.parametrize(
     ("bit", "name"),
     [(0x100, "metadir"), (0x200, "zoned"), (0x80000000, "incompat 0x80000000"), (0x300, "metadir, zoned")],
 )
-def test_unknown_features_are_refused_by_name(image: bytes, bit: int, name: str) -> None:
-    known = int.from_bytes(image[216:220], "big")
+def test_unknown_features_are_refused_by_name(image: Path, bit: int, name: str) -> None:
+    known = _incompat(image)
     with pytest.raises(UnsupportedFeature, match=name) as caught:
         FileSystem.detect(_patched(image, 216, (known | bit).to_bytes(4, "big")))
     assert caught.value.feature == name
 
 
-def test_unknown_read_only_features_do_not_matter(image: bytes) -> None:
+def test_unknown_read_only_features_do_not_matter(image: Path) -> None:
     device = _patched(image, 212, b"\x80\0\0\0")
     assert FileSystem.detect(device).type == "xfs"
 
@@ -112,7 +117,7 @@ def test_unknown_read_only_features_do_not_matter(image: bytes) -> None:
         (48, bytes(8), "external log"),
     ],
 )
-def test_refused_by_name(image: bytes, offset: int, content: bytes, name: str) -> None:
+def test_refused_by_name(image: Path, offset: int, content: bytes, name: str) -> None:
     with pytest.raises(UnsupportedFeature) as caught:
         FileSystem.detect(_patched(image, offset, content))
     assert caught.value.feature == name
@@ -137,7 +142,7 @@ def test_refused_by_name(image: bytes, offset: int, content: bytes, name: str) -
         (56, b"\xff" * 8),  # sb_rootino
     ],
 )
-def test_impossible_geometry(image: bytes, offset: int, content: bytes) -> None:
+def test_impossible_geometry(image: Path, offset: int, content: bytes) -> None:
     device = _patched(image, offset, content)
     with pytest.raises(InvalidFormat) as caught:
         from guestctl.disk.filesystems.xfs import open_filesystem
@@ -147,7 +152,7 @@ def test_impossible_geometry(image: bytes, offset: int, content: bytes) -> None:
     assert FileSystem.identify(device) is None
 
 
-def test_checksum(image: bytes) -> None:
+def test_checksum(image: Path) -> None:
     device = _patched(image, 108, b"changed", right_checksum=False)
     with pytest.raises(ChecksumMismatch) as caught:
         FileSystem.detect(device)
@@ -155,7 +160,7 @@ def test_checksum(image: bytes) -> None:
     assert FileSystem.detect(device, options=Options(ignore_checksums=True)).label == "changed"
 
 
-def test_marked_as_needing_repair(image: bytes) -> None:
-    known = int.from_bytes(image[216:220], "big")
+def test_marked_as_needing_repair(image: Path) -> None:
+    known = _incompat(image)
     filesystem = FileSystem.detect(_patched(image, 216, (known | 0x10).to_bytes(4, "big")))
     assert "the filesystem is marked as needing xfs_repair" in filesystem.warnings

@@ -1,8 +1,10 @@
 """``XfsFileSystem``: an XFS filesystem that is read.
 
-What fails its checksum fails alone with `ChecksumMismatch` and is counted; ``Options.ignore_checksums``
-reads it anyway. Refused by name: files on a realtime device, and logs on another device, since a
-filesystem whose log is not known to be empty may not be as its blocks say.
+A log that was not replayed is replayed into an overlay first, and a warning says so. What fails
+its checksum fails alone with `ChecksumMismatch` and is counted; ``Options.ignore_checksums`` reads
+it anyway, and also reads a filesystem whose log is too damaged to be replayed, as it is without
+it. Refused by name: files on a realtime device, and logs on another device, since a filesystem
+whose log is not known to be empty may not be as its blocks say.
 """
 
 from __future__ import annotations
@@ -184,4 +186,20 @@ def open_filesystem(device: BlockDevice, options: Options = Options()) -> XfsFil
     superblock = read_superblock(device, verify=verify)
     if not superblock.log_block:
         raise UnsupportedFeature("cannot read an XFS filesystem whose log is elsewhere", feature="external log")
-    return XfsFileSystem(device, superblock, verify=verify)
+    from guestctl.disk.filesystems.xfs.recovery import replay
+
+    try:
+        done = replay(device, superblock)
+    except InvalidFormat as error:
+        if verify:
+            raise
+        filesystem = XfsFileSystem(device, superblock, verify=verify, clean=False)
+        filesystem.warnings.append(f"the log was not replayed: {error}")
+        return filesystem
+    if done is None:
+        return XfsFileSystem(device, superblock, verify=verify)
+    superblock = read_superblock(done.overlay, verify=verify)
+    recovered = XfsFileSystem(done.overlay, superblock, verify=verify, clean=False)
+    recovered.warnings.append(f"log replayed: {done.transactions} transactions")
+    recovered.warnings.extend(done.warnings)
+    return recovered

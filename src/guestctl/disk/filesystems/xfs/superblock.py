@@ -49,6 +49,7 @@ class Superblock:
     lazy_counters: bool
     needs_repair: bool
     ro_compat: int
+    user_uuid: bytes  # which may be changed, and which the log carries
     uuid: bytes  # that metadata carries
     lsn: int
 
@@ -207,6 +208,7 @@ def _superblock(fields: L.SuperblockFields, *, v5: bool) -> Superblock:
         lazy_counters=v5 or bool(features2 & L.VERSION2_LAZYSBCOUNT),
         needs_repair=bool(incompat & L.INCOMPAT_NEEDSREPAIR),
         ro_compat=fields.sb_features_ro_compat if v5 else 0,
+        user_uuid=fields.sb_uuid,
         uuid=fields.sb_meta_uuid if incompat & L.INCOMPAT_META_UUID else fields.sb_uuid,
         lsn=fields.sb_lsn if v5 else 0,
     )
