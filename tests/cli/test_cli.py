@@ -286,7 +286,7 @@ def test_a_host_file_as_backing_file_is_refused(cli: Cli, run: Run, tmp_path: Pa
     assert "--allow-dir" in done.stderr
     assert "root:" not in done.stdout
     run("qemu-img", "create", "-f", "qcow2", "-u", "-b", "self.qcow2", "-F", "qcow2", tmp_path / "self.qcow2", "1M")
-    assert "leads back to itself" in cli("info", tmp_path / "self.qcow2", code=1).stderr
+    assert "leads back to itself" in cli("map", tmp_path / "self.qcow2", code=1).stderr
 
 
 def test_usage_errors_exit_2(cli: Cli) -> None:
