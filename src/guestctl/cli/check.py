@@ -17,7 +17,7 @@ def command(image: str, options: ImageOptions, as_json: bool) -> int:
     Exits 0 where all is well, 2 for corruptions, 3 for leaked clusters alone, 63 where the format
     has nothing to check, 1 for any other failure.
     """
-    from guestctl.cli.output import fail, print_json
+    from guestctl.cli.output import fail, print_json, printable
     from guestctl.core.errors import UnsupportedFeature
 
     with options.open(image, metadata_only=True) as reader:
@@ -34,6 +34,8 @@ def command(image: str, options: ImageOptions, as_json: bool) -> int:
     else:
         if corruptions:
             print(f"{corruptions} errors were found on the image.")
+        for name in result.get("damaged-files", ()):
+            print(printable(f"{name}: is missing or not as the manifest says"))
         if leaks:
             print(f"{leaks} leaked clusters were found on the image.")
         if not corruptions and not leaks:

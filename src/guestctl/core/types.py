@@ -15,6 +15,7 @@ class DiskFormat(StrEnum):
     VHD = "vpc"
     VHDX = "vhdx"
     VDI = "vdi"
+    OVA = "ova"  # not qemu-img's: a package of disks
 
 
 class GuestType(StrEnum):

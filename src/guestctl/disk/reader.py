@@ -12,7 +12,8 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple, Self
 
 from guestctl.block import BlockDevice, FileDevice
 from guestctl.core.errors import InvalidFormat, LocationRefused, UnsupportedFeature
@@ -72,25 +73,19 @@ class DiskReader(BlockDevice):
         Raises ``OSError`` for the file itself, `InvalidFormat`, `UnsupportedFeature` and
         `LocationRefused`.
         """
-        path = os.fspath(path)
-        allowed = (
-            os.path.realpath(os.path.dirname(path) or "."),
-            os.path.dirname(os.path.realpath(path)),
-        )
-        device = FileDevice.open(path, mapped=mapped)
-        image = ImageFile(
-            path=path,
-            device=device,
-            opened=[device],
-            beside=allowed,
-            allow_dirs=tuple(os.path.realpath(os.fspath(directory)) for directory in allow_dirs),
-            chain=(os.path.realpath(path),),
-            snapshot=snapshot,
-            mapped=mapped,
-            metadata_only=metadata_only,
-            progress=progress,
-        )
+        image = ImageFile.open(path, allow_dirs=allow_dirs, mapped=mapped)
+        image = replace(image, snapshot=snapshot, metadata_only=metadata_only, progress=progress)
         return image.reader(format)
+
+    @staticmethod
+    def open_all(
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        allow_dirs: Sequence[str | os.PathLike[str]] = (),
+    ) -> list[DiskReader]:
+        """Open the image at `path`, or all disks of the machine that it holds (OVA, OVF). As `open`."""
+        return ImageFile.open(path, allow_dirs=allow_dirs).readers(format)
 
     def read_exact_at(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset`; `EndOfDevice` past the end."""
@@ -130,17 +125,48 @@ class ImageFile:
     wrappings: int = 0  # compressions and archives around what `device` gives
     progress: Progress = field(default_factory=NoProgress)
 
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], *, allow_dirs: Sequence[str | os.PathLike[str]] = (), mapped: bool = True
+    ) -> Self:
+        """The file that the user named."""
+        path = os.fspath(path)
+        device = FileDevice.open(path, mapped=mapped)
+        return cls(
+            path=path,
+            device=device,
+            opened=[device],
+            beside=(os.path.realpath(os.path.dirname(path) or "."), os.path.dirname(os.path.realpath(path))),
+            allow_dirs=tuple(os.path.realpath(os.fspath(directory)) for directory in allow_dirs),
+            chain=(os.path.realpath(path),),
+            mapped=mapped,
+        )
+
     def reader(self, format: str | None) -> DiskReader:
         """The reader for this file, which owns `device` from here on."""
         try:
-            room = _room_of(format or probe(self.device))
-            module = importlib.import_module(f"guestctl.disk.formats.{room}")
-            reader: DiskReader = module.open_reader(self)
+            reader: DiskReader = self._room(format).open_reader(self)
         except BaseException:
             self.close()
             raise
         reader.files = self.opened
         return reader
+
+    def readers(self, format: str | None) -> list[DiskReader]:
+        """The reader for this file, or those of the several disks in it."""
+        try:
+            room = self._room(format)
+            if not hasattr(room, "open_disks"):
+                return [self.reader(format)]
+            disks: list[DiskReader] = room.open_disks(self)
+        except BaseException:
+            self.close()
+            raise
+        return disks
+
+    def _room(self, format: str | None) -> ModuleType:
+        room = _room_of(format or probe(self.device))
+        return importlib.import_module(f"guestctl.disk.formats.{room}")
 
     def inside(self, device: BlockDevice) -> ImageFile:
         """What a compression or an archive holds; `device`, which owns this file's, gives its bytes."""

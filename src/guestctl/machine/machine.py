@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,12 @@ from guestctl.core.errors import DetectionError, GuestctlError, InvalidFormat
 from guestctl.disk.filesystem import FileSystem, Identity, Options, Usage
 from guestctl.disk.partition import Partition, PartitionTable
 from guestctl.disk.reader import DiskReader
+from guestctl.disk.volumes import ROOMS, Assembly, Member, Volume
+from guestctl.disk.volumes.keys import Keys
 from guestctl.machine.fstab import FstabEntry, parse_fstab
 from guestctl.machine.tree import MountTree
 
+_MAX_VOLUME_LEVELS = 16  # one on the other
 _MAX_FSTAB_BYTES = 1 << 20
 # Each line may mount the whole root once more, and a walk visits every mount.
 _MAX_FSTAB_ENTRIES = 1000
@@ -50,17 +54,20 @@ class Guest:
 class Machine:
     """The disks of one virtual machine. Filesystems open when they are asked for."""
 
-    def __init__(self, disks: Sequence[DiskReader], *, options: Options = Options()) -> None:
+    def __init__(self, disks: Sequence[DiskReader], *, options: Options = Options(), keys: Keys | None = None) -> None:
         self.options = options
+        self.keys = keys or Keys()
         self.warnings: list[str] = []
         self.disks: list[Disk] = []
         self._devices: dict[str, BlockDevice] = {}
         self._partitions: dict[str, Partition] = {}
+        self._volumes: dict[str, Volume] = {}
         self._identities: dict[str, Identity | None] = {}
         self._filesystems: dict[str, FileSystem[Any]] = {}
         self._failures: dict[str, GuestctlError] = {}
         for index, reader in enumerate(disks):
             self._add_disk(f"/dev/sd{_letters(index)}", reader)
+        self._assemble_volumes()
 
     @classmethod
     def open(
@@ -69,14 +76,17 @@ class Machine:
         format: str | None = None,
         allow_dirs: Sequence[str | os.PathLike[str]] = (),
         options: Options = Options(),
+        keys: Keys | None = None,
     ) -> Self:
-        """Open the images as the disks of one machine, in order. Arguments are those of `DiskReader.open`."""
+        """Open the images as the disks of one machine, in order; an OVA may hold several.
+
+        Arguments are those of `DiskReader.open`.
+        """
         readers: list[DiskReader] = []
         try:
             for image in images:
-                reader = DiskReader.open(image, format=format, allow_dirs=allow_dirs)
-                readers.append(reader)
-            return cls(readers, options=options)
+                readers += DiskReader.open_all(image, format=format, allow_dirs=allow_dirs)
+            return cls(readers, options=options, keys=keys)
         except BaseException:
             for reader in readers:
                 reader.close()
@@ -100,9 +110,42 @@ class Machine:
                 self._devices[device] = partition.device(reader)
                 self._partitions[device] = partition
 
+    def _assemble_volumes(self) -> None:
+        """Volumes lie on disks, partitions and other volumes: look again until there is nothing new."""
+        assembled: dict[str, list[Member]] = {}
+        warnings: dict[str, Sequence[str]] = {}
+        for _ in range(_MAX_VOLUME_LEVELS):
+            before = len(self._devices)
+            for type_, room in ROOMS.items():
+                members = [Member(name, device) for name, device in self._devices.items() if self._holds(name, type_)]
+                if not members or members == assembled.get(type_):
+                    continue
+                assembled[type_] = members
+                assembly = _assemble(room, members, self.keys)
+                warnings[type_] = assembly.warnings
+                for volume in assembly.volumes:
+                    self._volumes[volume.name] = volume
+                    self._devices[volume.name] = volume.device
+            if len(self._devices) == before:
+                break
+        for messages in warnings.values():
+            self.warnings.extend(messages)
+
+    def _holds(self, device: str, type_: str) -> bool:
+        identity = self.identity(device)
+        return identity is not None and identity.type == type_
+
+    def parents(self, device: str) -> tuple[str, ...]:
+        """The devices that `device` lies on: those of a volume, the disk of a partition."""
+        if device in self._volumes:
+            return self._volumes[device].parents
+        if device in self._partitions:
+            return (device.rstrip("0123456789"),)
+        return ()
+
     @property
     def devices(self) -> dict[str, BlockDevice]:
-        """Every device that may hold a filesystem, by name, in the order of disks and partitions."""
+        """Every device that may hold a filesystem, by name: disks and partitions in their order, then volumes."""
         return dict(self._devices)
 
     def partition(self, device: str) -> Partition | None:
@@ -192,8 +235,18 @@ class Machine:
             return f"/dev/sda{number}" if len(self.disks) == 1 and f"/dev/sda{number}" in self._devices else None
         if spec in self._devices:
             return spec
+        if spec.startswith("/dev/mapper/"):
+            return self._find_mapped(spec.removeprefix("/dev/mapper/"))
         name = _as_sd_name(spec)
         return name if name in self._devices else None
+
+    def _find_mapped(self, name: str) -> str | None:
+        """A logical volume by the name the device mapper gives it: ``VG-LV``, hyphens inside doubled."""
+        for device in self._volumes:
+            group, slash, volume = device.removeprefix("/dev/").partition("/")
+            if slash and f"{group.replace('-', '--')}-{volume.replace('-', '--')}" == name:
+                return device
+        return None
 
     def _find_by(self, tag: str, value: str) -> str | None:
         for name in self._devices:
@@ -277,6 +330,17 @@ class Machine:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _assemble(room: str, members: Sequence[Member], keys: Keys) -> Assembly:
+    try:
+        module = importlib.import_module(f"guestctl.disk.volumes.{room}")
+    except ModuleNotFoundError as error:
+        if error.name != f"guestctl.disk.volumes.{room}":
+            raise
+        return Assembly(())
+    assembly: Assembly = module.assemble(members, keys)
+    return assembly
 
 
 _TAGS = ("UUID", "LABEL", "PARTUUID", "PARTLABEL")
