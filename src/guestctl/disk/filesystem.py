@@ -15,7 +15,7 @@ import io
 import os
 import stat as stat_module
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from guestctl.block import BlockDevice, DeviceStream
@@ -47,6 +47,7 @@ class Options(NamedTuple):
 
     ignore_checksums: bool = False
     codepage: str = "cp437"  # FAT short names
+    siblings: Sequence[BlockDevice] = ()  # where the rest of a filesystem on several devices may be
 
 
 class Usage(NamedTuple):
