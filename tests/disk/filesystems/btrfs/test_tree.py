@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from awkward_tree import from_guestctl, from_mount, populate
-from guestctl.block import FileDevice
-from guestctl.disk import FileSystem
+from btrfs_images import make, opened
 
 pytestmark = pytest.mark.root
 Run = Callable[..., str]
@@ -34,12 +33,6 @@ KINDS = {
 }
 
 
-def make(run: Run, image: Path, arguments: str, size: int = 256 << 20) -> None:
-    with image.open("wb") as stream:
-        stream.truncate(size)
-    run("mkfs.btrfs", "-q", "-f", *arguments.split(), image)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_tree(run: Run, mount: Mount, tmp_path: Path, kind: str) -> None:
     image = tmp_path / "image"
@@ -51,7 +44,7 @@ def test_tree(run: Run, mount: Mount, tmp_path: Path, kind: str) -> None:
     with mount(image) as target:
         expected = from_mount(target)
         usage = os.statvfs(target)
-    with FileDevice.open(image) as device, FileSystem.detect(device) as filesystem:
+    with opened(image) as filesystem:
         assert from_guestctl(filesystem) == expected
         assert filesystem.warnings == []
         ours = filesystem.usage()
