@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -13,6 +14,7 @@ import click
 if TYPE_CHECKING:
     from guestctl.disk.filesystem import FileSystem
     from guestctl.disk.reader import DiskReader
+    from guestctl.disk.volumes.keys import Key
     from guestctl.machine import Machine
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -75,15 +77,20 @@ class GuestOptions(ImageOptions):
 
     add: tuple[str, ...]
     ignore_checksums: bool
+    key: tuple[Key, ...]
 
     @contextmanager
     def machine(self, image: str, *more: str) -> Iterator[Machine]:
         from guestctl.disk.filesystem import Options
+        from guestctl.disk.volumes.keys import Keys
         from guestctl.machine import Machine
 
         options = Options(ignore_checksums=self.ignore_checksums)
         images = (image, *more, *self.add)
-        with Machine.open(*images, format=self.format, allow_dirs=self.allow_dirs, options=options) as machine:
+        keys = Keys(self.key, ask=_ask_for_key if sys.stdin.isatty() and sys.stderr.isatty() else None)
+        with Machine.open(
+            *images, format=self.format, allow_dirs=self.allow_dirs, options=options, keys=keys
+        ) as machine:
             yield machine
 
 
@@ -104,6 +111,22 @@ class TreeOptions(GuestOptions):
             finally:
                 for warning in machine.all_warnings():
                     warn(warning)
+
+
+def _key(text: str) -> Key:
+    from guestctl.disk.volumes.keys import parse_key
+
+    try:
+        return parse_key(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None  # never the text: it may hold a key
+    except OSError as error:
+        raise click.BadParameter(f"{error.filename}: {error.strerror}") from None
+
+
+def _ask_for_key(device: str) -> bytes | None:
+    answer: str = click.prompt(f"Key of {device}", hide_input=True, default="", show_default=False, err=True)
+    return answer.encode("utf-8", "surrogateescape") or None
 
 
 def _choose(machine: Machine, device: str | None) -> FileSystem[Any]:
@@ -137,6 +160,13 @@ _image_options = (
     ),
 )
 _guest_options = (
+    click.option(
+        "--key",
+        type=_key,
+        metavar="ID:key:TEXT|ID:file:PATH",
+        multiple=True,
+        help="The key of an encrypted device, its UUID, or all.",
+    ),
     click.option("--ignore-checksums", is_flag=True, help="Read metadata whose checksum is wrong."),
     *_image_options,
 )
