@@ -32,6 +32,7 @@ _MAGIC_AND_TYPES = frozenset(_MAGIC | kind for kind in _FILE_TYPES)
 _FORMATS = (L.FMT_DEV, L.FMT_LOCAL, L.FMT_EXTENTS, L.FMT_BTREE)
 _VERSIONS_V4 = frozenset(version << 8 | form for version in (1, 2) for form in _FORMATS)
 _VERSIONS_V5 = frozenset(3 << 8 | form for form in _FORMATS)
+_BIGTIME_EPOCH_NS = L.BIGTIME_EPOCH * 1_000_000_000
 _STRUCTURE = "inode"
 
 _head = L.INODE_HEAD.unpack_from
@@ -49,17 +50,21 @@ def _field(layout: struct.Struct) -> Any:
 
 
 def _time(layout: struct.Struct) -> Any:
-    """Section "Timestamps": two signed 32-bit numbers, or with bigtime nanoseconds since December 1901."""
     unpack = layout.unpack_from
 
     def decode(self: InodeStat) -> Any:
-        (time,) = unpack(self.data, self.at)
-        if self.flags2 & L.DIFLAG2_BIGTIME:
-            return time - L.BIGTIME_EPOCH * 1_000_000_000
-        seconds, nanoseconds = time >> 32, time & 0xFFFFFFFF
-        return (seconds - (seconds >> 31 << 32)) * 1_000_000_000 + nanoseconds
+        time, flags2 = unpack(self.data, self.at)
+        return _nanoseconds(time, flags2 & L.DIFLAG2_BIGTIME and self.version == 3)
 
     return property(decode)
+
+
+def _nanoseconds(time: int, big: bool) -> int:
+    """Section "Timestamps": two signed 32-bit numbers, or with bigtime nanoseconds since December 1901."""
+    if big:
+        return time - _BIGTIME_EPOCH_NS
+    seconds = time >> 32
+    return (seconds - (seconds >> 31 << 32)) * 1_000_000_000 + (time & 0xFFFFFFFF)
 
 
 class InodeStat(FileStat):
@@ -84,7 +89,7 @@ class InodeStat(FileStat):
     st_atime_ns: int = _time(L.INODE_ATIME)
     st_mtime_ns: int = _time(L.INODE_MTIME)
     st_ctime_ns: int = _time(L.INODE_CTIME)
-    _crtime_ns: int = _time(L.INODE_CRTIME)
+    _crtime: int = _field(L.INODE_CRTIME)
     _nlink: int = _field(L.INODE_NLINK)
     _onlink: int = _field(L.INODE_ONLINK)
     _nblocks: int = _field(L.INODE_NBLOCKS)
@@ -105,7 +110,9 @@ class InodeStat(FileStat):
 
     @property
     def st_birthtime_ns(self) -> int | None:  # type: ignore[override]
-        return self._crtime_ns if self.version == 3 else None
+        if self.version < 3:
+            return None
+        return _nanoseconds(self._crtime, bool(self.flags2 & L.DIFLAG2_BIGTIME))
 
     @property
     def st_rdev(self) -> int:  # type: ignore[override]
@@ -170,8 +177,9 @@ class InodeTable:
         self._index_mask = count - 1
         self._count = count
         self._rows = struct.Struct(f"{self._inode_size}s" * count)
-        self._words = struct.Struct(f"<{count}I")
-        self._numbers = struct.Struct(f">{count}Q")
+        self._checksums = struct.Struct("<" + f"{L.DI_CRC}xI{self._inode_size - L.DI_CRC - 4}x" * count)
+        rest = self._inode_size - L.DI_UUID - 16
+        self._owners = struct.Struct(">" + f"{L.DI_INO}xQ16s{rest}x" * count)
         self._chunks: dict[int, tuple[bytes, Collection[int]]] = {}
 
     def stat(self, ino: int) -> InodeStat:
@@ -245,25 +253,18 @@ class InodeTable:
         A walk looks at every inode of a chunk, and verifying them one by one would be a third of its
         time. So the fields are gathered for all inodes of the chunk by slices with a stride.
         """
-        count, size = self._count, self._inode_size
-        stored, numbers, blank = bytearray(4 * count), bytearray(8 * count), bytearray(data)
-        for byte in range(4):
-            stored[byte::4] = data[L.DI_CRC + byte :: size]
-            blank[L.DI_CRC + byte :: size] = bytes(count)
-        for byte in range(8):
-            numbers[byte::8] = data[L.DI_INO + byte :: size]
-        uuid = self._volume.superblock.uuid
-        same = all(data[L.DI_UUID + byte :: size] == uuid[byte : byte + 1] * count for byte in range(16))
-        rows = self._rows.unpack(blank)
-        computed = tuple(map(value, rows))
-        expected = self._words.unpack(stored)
-        found = self._numbers.unpack(numbers)
-        wanted = tuple(range(first, first + count))
-        if same and computed == expected and found == wanted:
+        count, size, uuid = self._count, self._inode_size, self._volume.superblock.uuid
+        blank = bytearray(data)
+        for byte in range(L.DI_CRC, L.DI_CRC + 4):
+            blank[byte::size] = bytes(count)
+        computed = tuple(map(value, self._rows.unpack(blank)))
+        expected = self._checksums.unpack(data)
+        found = self._owners.unpack(data)
+        wanted = range(first, first + count)
+        if computed == expected and found[::2] == tuple(wanted) and found[1::2] == (uuid,) * count:
             return set()
-        uuids = [row[L.DI_UUID : L.DI_UUID + 16] for row in rows]
-        columns = zip(wanted, found, computed, expected, uuids, strict=True)
-        return {ino for ino, number, one, other, owner in columns if number != ino or one != other or owner != uuid}
+        columns = zip(wanted, found[::2], found[1::2], computed, expected, strict=True)
+        return {ino for ino, number, owner, one, other in columns if number != ino or owner != uuid or one != other}
 
 
 def _bad(message: str, offset: int, expected: object = None, actual: object = None) -> InvalidFormat:
