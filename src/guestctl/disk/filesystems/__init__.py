@@ -24,7 +24,7 @@ PROBES = (
     Probe("vfat", ((510, b"\x55\xaa"), (82, b"FAT32   "), (82, b"MSWIN"), (54, b"FAT"), (54, b"MSDOS")), "fat"),
     Probe("xfs", ((0, b"XFSB"),), "xfs"),
     Probe("btrfs", ((0x10040, b"_BHRfS_M"),), "btrfs"),
-    Probe("ntfs", ((3, b"NTFS    "),)),
+    Probe("ntfs", ((3, b"NTFS    "),), "ntfs"),
     Probe("exfat", ((3, b"EXFAT   "),)),
     Probe("squashfs", ((0, b"hsqs"),)),
     Probe("iso9660", ((0x8001, b"CD001"),)),

@@ -1,0 +1,200 @@
+"""Indexes: B+ trees whose root is resident and whose other nodes are blocks of $INDEX_ALLOCATION.
+
+Every key stands once in the tree, in inner nodes too. So a listing reads the root and each block
+that $BITMAP marks, in their order; a search descends.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from guestctl.block import BlockDevice
+from guestctl.core.errors import InvalidFormat
+from guestctl.disk.filesystems.ntfs import layout as L
+from guestctl.disk.filesystems.ntfs.attributes import decode_name
+from guestctl.disk.filesystems.ntfs.fixups import mend
+from guestctl.disk.filesystems.ntfs.mft import MasterFileTable
+
+_CHUNK_BYTES = 256 << 10
+_MAX_DEPTH = 32
+_MAX_BITMAP_BYTES = 64 << 20
+_unpack = L.NAME_ENTRY.unpack_from
+# Behind a node, so that its last entry can be unpacked like the others.
+_PADDING = bytes(L.NAME_ENTRY_BYTES)
+_SPECIAL = L.ATTR_REPARSE | L.ATTR_SYSTEM
+
+Entries = list[tuple[str, int, int]]
+
+
+class Node(NamedTuple):
+    """A node's entries are from `start` to `end` in `data`; `offset` is where the device has `data`, or 0."""
+
+    data: bytes
+    start: int
+    end: int
+    offset: int
+
+
+class Index:
+    """The index `name` of a file record."""
+
+    def __init__(self, mft: MasterFileTable, node: int, name: str = "$I30") -> None:
+        root = mft.locate(node, L.INDEX_ROOT, name)
+        if root is None:
+            raise mft.bad(node, f"has no index {name}")
+        self._mft, self._node, self._name = mft, node, name
+        self._root_offset = root.attribute.offset
+        value = root.attribute.value
+        if value is None or len(value) < L.INDEX_ROOT_BYTES + L.INDEX_HEADER_BYTES:
+            raise self._bad("the root is too short", self._root_offset)
+        _, self.collation, self._block_size, _ = L.INDEX_ROOT_HEAD.unpack_from(value)
+        self._root = self._parse_node(value, L.INDEX_ROOT_BYTES, self._root_offset)
+        self._allocation: BlockDevice | None = None
+
+    def _open_allocation(self) -> BlockDevice | None:
+        """The blocks below the root, or None where the root is all."""
+        if self._allocation is None:
+            located = self._mft.locate(self._node, L.INDEX_ALLOCATION, self._name)
+            if located is None:
+                return None
+            size = self._block_size
+            if not L.FIXUP_STRIDE <= size <= L.MAX_INDEX_BYTES or size & (size - 1):
+                raise self._bad(f"a block of {size} bytes", self._root_offset)
+            self._allocation = self._mft.open(self._node, located)
+        return self._allocation
+
+    def _parse_node(self, data: bytes, header: int, offset: int) -> Node:
+        first, used, _, _ = L.INDEX_HEADER.unpack_from(data, header)
+        start, end = header + first, header + used
+        if first < L.INDEX_HEADER_BYTES or end > len(data) or start > end:
+            raise self._bad(f"entries from {first} to {used} in a node of {len(data)} bytes", offset)
+        return Node(data + _PADDING, start, end, offset)
+
+    def nodes(self) -> Iterator[Node]:
+        """The root and every block in use. A damaged block's error is raised after the other blocks."""
+        yield self._root
+        allocation = self._open_allocation()
+        if allocation is None:
+            return
+        size = self._block_size
+        count = allocation.size // size
+        bitmap = self._read_bitmap(count)
+        per_chunk = max(1, _CHUNK_BYTES // size)
+        damage: InvalidFormat | None = None
+        for first in range(0, count, per_chunk):
+            wanted = [index for index in range(first, min(first + per_chunk, count)) if bitmap >> index & 1]
+            if not wanted:
+                continue
+            start = wanted[0]
+            data, damaged = mend(allocation.read(start * size, (wanted[-1] + 1 - start) * size), size, L.INDEX_MAGIC)
+            for index in wanted:
+                try:
+                    if index - start in damaged:
+                        raise self._bad(f"block {index}: {damaged[index - start]}", self._device_offset(index * size))
+                    yield self._parse_block(data[(index - start) * size : (index - start + 1) * size], index * size)
+                except InvalidFormat as error:
+                    damage = damage or error
+        if damage is not None:
+            raise damage
+
+    def _read_bitmap(self, count: int) -> int:
+        located = self._mft.locate(self._node, L.BITMAP_ATTRIBUTE, self._name)
+        if located is None or located.attribute.size > _MAX_BITMAP_BYTES:
+            raise self._bad("has no bitmap", self._root_offset)
+        bits = int.from_bytes(self._mft.value(located)[: (count + 7) // 8], "little")
+        return bits & ((1 << count) - 1)
+
+    def _parse_block(self, data: bytes, position: int) -> Node:
+        vcn = L.INDEX_BLOCK.unpack_from(data)[3]
+        if vcn * self._vcn_unit != position:
+            message = f"a block with VCN {vcn} at VCN {position // self._vcn_unit}"
+            raise self._bad(message, self._device_offset(position))
+        return self._parse_node(data, L.INDEX_BLOCK_HEADER_OFFSET, self._device_offset(position))
+
+    @property
+    def _vcn_unit(self) -> int:
+        """Blocks smaller than a cluster are numbered by their sectors."""
+        cluster_size = self._mft.boot.cluster_size
+        return cluster_size if cluster_size <= self._block_size else L.FIXUP_STRIDE
+
+    def _device_offset(self, position: int) -> int:
+        if self._allocation is None or position >= self._allocation.size:
+            return 0
+        run = next(iter(self._allocation.runs(position, 1)))
+        return run.source_offset
+
+    def search(self, target: Any, key: Callable[[bytes, int, int], Any]) -> Iterator[tuple[bytes, int]]:
+        """(node, position) of the entries whose key equals `target`; `key` decodes that of an entry.
+
+        Keys ascend, and equal ones may stand side by side in several nodes.
+        """
+        return self._search(self._root, target, key, set(), 0)
+
+    def _search(
+        self, node: Node, target: Any, key: Callable[[bytes, int, int], Any], seen: set[int], depth: int
+    ) -> Iterator[tuple[bytes, int]]:
+        data, at, end, offset = node
+        while at + L.INDEX_ENTRY_BYTES <= end:
+            _, length, key_length, flags = L.INDEX_ENTRY.unpack_from(data, at)
+            if length < L.INDEX_ENTRY_BYTES + (8 if flags & L.ENTRY_HAS_CHILD else 0) or at + length > end:
+                raise self._bad(f"an entry of {length} bytes at {at}", offset)
+            last = flags & L.ENTRY_IS_LAST
+            if not last and L.INDEX_ENTRY_BYTES + key_length > length:
+                raise self._bad(f"a key of {key_length} bytes in an entry of {length}", offset)
+            found = None if last else key(data, at, key_length)
+            if found is None or found >= target:
+                if flags & L.ENTRY_HAS_CHILD:
+                    vcn = int.from_bytes(data[at + length - 8 : at + length], "little")
+                    if depth >= _MAX_DEPTH:
+                        raise self._bad(f"deeper than {_MAX_DEPTH} nodes", offset)
+                    yield from self._search(self._child(vcn, seen, offset), target, key, seen, depth + 1)
+                if last or found != target:
+                    return
+                yield data, at
+            at += length
+        raise self._bad("a node without a last entry", offset)
+
+    def _child(self, vcn: int, seen: set[int], offset: int) -> Node:
+        allocation = self._open_allocation()
+        position = vcn * self._vcn_unit
+        if allocation is None or position % self._block_size or position + self._block_size > allocation.size:
+            raise self._bad(f"a child at VCN {vcn}", offset)
+        if vcn in seen:
+            raise self._bad(f"the child at VCN {vcn} is in two places", offset)
+        seen.add(vcn)
+        data, damaged = mend(allocation.read(position, self._block_size), self._block_size, L.INDEX_MAGIC)
+        if damaged:
+            raise self._bad(damaged[0], self._device_offset(position))
+        return self._parse_block(data, position)
+
+    def _bad(self, message: str, offset: int) -> InvalidFormat:
+        number = self._node & L.RECORD_NUMBER_MASK
+        return InvalidFormat(f"{message} (record {number})", structure=f"index {self._name}", offset=offset)
+
+
+def names_of(node: Node) -> Entries:
+    """The files that a node of a directory names, once each: no short names, no metafiles."""
+    data, at, end, offset = node
+    entries: Entries = []
+    append = entries.append
+    is_directory, directory, regular = L.NAME_IS_DIRECTORY, stat.S_IFDIR, stat.S_IFREG
+    hidden, mask = L.FIRST_USER_RECORD, L.RECORD_NUMBER_MASK
+    while at < end:
+        reference, length, key_length, flags, attributes, name_length, namespace = _unpack(data, at)
+        if flags & 2:
+            return entries
+        name_end = at + 82 + 2 * name_length
+        if name_end > at + length or at + length > end or key_length < 66 or not name_length:
+            break
+        if namespace != 2 and reference & mask >= hidden:
+            try:
+                name = str(data[at + 82 : name_end], "utf-16-le")
+            except UnicodeDecodeError:
+                name = decode_name(data[at + 82 : name_end])
+            # Of a special file only its record tells what it is.
+            kind = 0 if attributes & _SPECIAL else directory if attributes & is_directory else regular
+            append((name, reference, kind))
+        at += length
+    raise InvalidFormat(f"a wrong entry at {at}, or none that is the last", structure="index $I30", offset=offset)
