@@ -21,7 +21,7 @@ from guestctl.disk.filesystems.ntfs.attributes import decode_name, encode_name, 
 from guestctl.disk.filesystems.ntfs.boot_sector import BootSector, read_boot_sector
 from guestctl.disk.filesystems.ntfs.index import Entries, Index, names_of
 from guestctl.disk.filesystems.ntfs.mft import Located, MasterFileTable
-from guestctl.disk.filesystems.ntfs.reparse import Reparse, parse_reparse, parse_target
+from guestctl.disk.filesystems.ntfs.reparse import Reparse, parse_extended_attributes, parse_reparse, parse_target
 from guestctl.disk.filesystems.ntfs.stat import DIRECTORY_MODE, REGULAR_MODE, NtfsStat
 
 _MAX_XATTR_BYTES = 64 << 10  # Linux gives no more
@@ -176,7 +176,8 @@ class NtfsFileSystem(FileSystem[int]):
         if attributes & L.ATTR_REPARSE:
             reparse = self._reparse(node)
             if reparse is not None and reparse.kind:
-                mode = reparse.kind | 0o777
+                # ntfs-3g gives special files of WSL no permissions.
+                mode = reparse.kind | 0o777 if reparse.kind == stat.S_IFLNK else reparse.kind
         elif attributes & L.ATTR_SYSTEM and not flags & L.IS_DIRECTORY:
             mode = self._interix_kind(node) | 0o777
         return self._stat_at(node, mode, data, at, value)
@@ -196,7 +197,7 @@ class NtfsFileSystem(FileSystem[int]):
             size = located.attribute.size if located is not None else 0
         else:
             located = self._mft.locate(node, L.DATA)
-            size = located.attribute.size if located is not None and mode >> 12 == 0x8 else 0
+            size = located.attribute.size if located is not None else 0
         return size, located.attribute.allocated if located is not None else 0
 
     def _reparse(self, node: int) -> Reparse | None:
@@ -230,11 +231,22 @@ class NtfsFileSystem(FileSystem[int]):
         return stat.S_IFREG
 
     def device_number(self, node: int) -> int:
+        """What a device file stands for, as os.makedev."""
         content = self._interix(node)
         if content is None or len(content) != L.INTERIX_DEVICE.size:
-            return 0
+            value = self.extended_attributes(node).get(L.LX_DEVICE_NAME, b"")
+            return os.makedev(*L.LX_DEVICE.unpack(value)) if len(value) == L.LX_DEVICE.size else 0
         major, minor = L.INTERIX_DEVICE.unpack_from(content)
         return os.makedev(major & 0xFFF, minor & 0xFFFFF)
+
+    def extended_attributes(self, node: int) -> dict[bytes, bytes]:
+        """The $EA of a file, which are those of OS/2 and WSL. Raises `InvalidFormat`."""
+        located = self._mft.locate(node, L.EXTENDED_ATTRIBUTES)
+        if located is None:
+            return {}
+        if located.attribute.size > L.MAX_EA_BYTES:
+            raise self._mft.bad(node, f"{located.attribute.size} bytes of extended attributes")
+        return parse_extended_attributes(self._mft.value(located), located.attribute.offset)
 
     # Directories
 

@@ -39,7 +39,7 @@ IN_USE, IS_DIRECTORY = 0x1, 0x2
 
 STANDARD_INFORMATION, ATTRIBUTE_LIST, FILE_NAME, OBJECT_ID = 0x10, 0x20, 0x30, 0x40
 SECURITY_DESCRIPTOR, VOLUME_NAME, VOLUME_INFORMATION, DATA = 0x50, 0x60, 0x70, 0x80
-INDEX_ROOT, INDEX_ALLOCATION, BITMAP_ATTRIBUTE, REPARSE_POINT = 0x90, 0xA0, 0xB0, 0xC0
+INDEX_ROOT, INDEX_ALLOCATION, BITMAP_ATTRIBUTE, REPARSE_POINT, EXTENDED_ATTRIBUTES = 0x90, 0xA0, 0xB0, 0xC0, 0xE0
 END_OF_ATTRIBUTES = 0xFFFFFFFF
 
 # type, length, non-resident flag, name length, offset of the name, flags, id.
@@ -122,6 +122,12 @@ TAG_LX_SYMLINK, TAG_LX_FIFO, TAG_LX_CHR, TAG_LX_BLK, TAG_AF_UNIX = (
 TAG_WOF, TAG_DEDUP = 0x80000017, 0x80000013
 # substitute name's offset and length, print name's offset and length; offsets count from the end of these.
 LINK_NAMES = Struct("<4H")
+
+# [MS-FSCC] 2.4.15, extended attributes: offset of the next one, flags, name length, value length; then the name,
+# a zero and the value. WSL keeps a device number in one of them: two words of 32 bits.
+EXTENDED_ATTRIBUTE = Struct("<IBBH")
+MAX_EA_BYTES = 64 << 10
+LX_DEVICE_NAME, LX_DEVICE = b"$LXDEV", Struct("<II")
 
 # Files of Services for Unix with the system attribute: magic, then a target in UTF-16 or a device number.
 INTERIX_LINK, INTERIX_CHR, INTERIX_BLK = b"IntxLNK\1", b"IntxCHR\0", b"IntxBLK\0"

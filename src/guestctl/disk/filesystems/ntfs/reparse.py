@@ -86,5 +86,22 @@ def parse_target(reparse: Reparse) -> Target:
     return Target("", [part for part in name.split("\\") if part])
 
 
+def parse_extended_attributes(value: bytes, offset: int) -> dict[bytes, bytes]:
+    """The value of an $EA, by name. Raises `InvalidFormat`."""
+    found = {}
+    at = 0
+    while at + L.EXTENDED_ATTRIBUTE.size <= len(value):
+        step, _, name_length, value_length = L.EXTENDED_ATTRIBUTE.unpack_from(value, at)
+        start = at + L.EXTENDED_ATTRIBUTE.size
+        end = start + name_length + 1 + value_length
+        if end > len(value):
+            raise InvalidFormat(f"a value of {value_length} bytes at {at}", structure="$EA", offset=offset)
+        found[value[start : start + name_length]] = value[start + name_length + 1 : end]
+        if not step:
+            break
+        at += step
+    return found
+
+
 def _bad(message: str, offset: int) -> InvalidFormat:
     return InvalidFormat(message, structure="$REPARSE_POINT", offset=offset)
