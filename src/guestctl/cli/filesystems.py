@@ -25,6 +25,7 @@ def command(image: str, options: GuestOptions, as_json: bool) -> None:
                 "label": found.identity.label if found.identity else None,
                 "uuid": found.identity.uuid if found.identity else None,
                 "size": found.size,
+                "parents": list(machine.parents(found.device)),
             }
             for found in machine.found()
         ]
@@ -38,9 +39,10 @@ def command(image: str, options: GuestOptions, as_json: bool) -> None:
                     str(record["label"] or ""),
                     str(record["uuid"] or ""),
                     size_text(int(str(record["size"]))),
+                    ", ".join(machine.parents(str(record["device"]))),
                 )
                 for record in records
             ]
-            print_table(("Device", "Type", "Label", "UUID", "Size"), rows, right=(4,))
+            print_table(("Device", "Type", "Label", "UUID", "Size", "On"), rows, right=(4,))
         for warning in machine.all_warnings():
             warn(warning)

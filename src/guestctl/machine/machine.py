@@ -197,6 +197,9 @@ class Machine:
         """Each root filesystem with its mount points assembled into one tree."""
         guests = []
         for device in self._devices:
+            identity = self.identity(device)
+            if identity is not None and identity.usage in ("raid", "crypto"):
+                continue
             filesystem = self._try_filesystem(device)
             if filesystem is not None and self._guarded(device, filesystem, _is_linux_root):
                 guests.append(self._assemble(device, filesystem))
@@ -338,7 +341,7 @@ def _assemble(room: str, members: Sequence[Member], keys: Keys) -> Assembly:
     except ModuleNotFoundError as error:
         if error.name != f"guestctl.disk.volumes.{room}":
             raise
-        return Assembly(())
+        return Assembly((), [f"{member.name}: cannot be assembled yet" for member in members])
     assembly: Assembly = module.assemble(members, keys)
     return assembly
 

@@ -1,0 +1,50 @@
+"""LVM2, the Linux volume manager: its text metadata format, which explains itself, and labels of version 001.
+
+=======================================  ====================================================
+labels, physical volume headers          read, their checksums verified
+metadata areas                           read; of all physical volumes the newest sound copy counts,
+                                         also where it wraps around the end of its buffer
+linear, striped, raid0, error and zero   assembled
+raid1, mirror                            assembled from a leg that is there and in sync
+thick snapshots                          assembled from their exception store, and their origins
+missing physical volumes                 what does not need them is assembled, a warning names the others
+raid4, raid5, raid6, raid10, thin,       refused by name, in a warning
+cache, vdo, writecache, integrity
+=======================================  ====================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from guestctl.core.errors import GuestctlError
+from guestctl.disk.volumes import Assembly, Member, Volume
+from guestctl.disk.volumes.keys import Keys
+from guestctl.disk.volumes.lvm2.group import VolumeGroup, newest
+from guestctl.disk.volumes.lvm2.physical import PhysicalVolume, read_physical_volume
+
+
+def assemble(members: Sequence[Member], keys: Keys) -> Assembly:
+    """The visible logical volumes of every volume group, as ``/dev/VG/LV``."""
+    warnings: list[str] = []
+    physical: dict[str, PhysicalVolume] = {}
+    for name, device in members:
+        try:
+            found = read_physical_volume(name, device)
+        except GuestctlError as error:
+            warnings.append(f"{name}: {error}")
+            continue
+        if found.uuid in physical:
+            warnings.append(f"{name}: the same physical volume as {physical[found.uuid].name}, and not used")
+        else:
+            physical[found.uuid] = found
+    groups: dict[str, VolumeGroup] = {}
+    for group in newest(physical.values(), warnings):
+        if group.name in groups:
+            warnings.append(f"two volume groups are called {group.name}; that of {group.uuid} is not assembled")
+        else:
+            groups[group.name] = group
+    volumes: list[Volume] = []
+    for group in groups.values():
+        volumes += group.assemble(physical, warnings)
+    return Assembly(volumes, warnings)
