@@ -171,3 +171,31 @@ def test_resumed_image_is_the_same(tmp_path: Path, run: Run, disk: Path, target:
     assert convert(1000)
     run("qemu-img", "compare", "-f", "raw", "-F", target.format, disk, made)
     assert not [name for name in os.listdir(tmp_path) if "partial" in name]
+
+
+@pytest.mark.parametrize("source", TARGETS, ids=[target.name for target in TARGETS])
+@pytest.mark.parametrize(("format", "tool"), [("gz", "gzip"), ("xz", "xz"), ("zst", "zstd")])
+def test_every_format_into_a_compressed_raw_disk_and_back(
+    tmp_path: Path, run: Run, disk: Path, sources: dict[str, Path], source: Target, format: str, tool: str
+) -> None:
+    made = tmp_path / f"made.raw.{format}"
+    DiskConverter("native").convert(sources[source.name], made, format)
+    back = tmp_path / "back"
+    DiskConverter("native").convert(made, back, source.format, compress=source.compress, options=source.options)
+    run("qemu-img", "compare", "-f", "raw", "-F", source.format, disk, back)
+    run(tool, "-d", "-q", made)
+    run("cmp", disk, made.with_suffix(""))
+
+
+@pytest.mark.parametrize("source", TARGETS, ids=[target.name for target in TARGETS])
+def test_every_format_into_an_ova_and_back(
+    tmp_path: Path, run: Run, disk: Path, sources: dict[str, Path], source: Target
+) -> None:
+    made = tmp_path / "made.ova"
+    DiskConverter("native").convert(sources[source.name], made, "ova")
+    back = tmp_path / "back"
+    DiskConverter("native").convert(made, back, source.format, compress=source.compress, options=source.options)
+    run("qemu-img", "compare", "-f", "raw", "-F", source.format, disk, back)
+    run("tar", "-C", tmp_path, "-xf", made)
+    (vmdk,) = tmp_path.glob("*.vmdk")
+    run("qemu-img", "compare", "-f", "raw", "-F", "vmdk", disk, vmdk)
