@@ -39,8 +39,7 @@ def mounted(run: Run, mount: Callable[..., object], images: Sequence[Path], opti
     """The kernel's mount of a filesystem on several images."""
     loops: list[str] = []
     try:
-        for image in images:
-            loops.append(run("losetup", "--find", "--show", image).strip())
+        loops.extend(run("losetup", "--find", "--show", image).strip() for image in images)
         devices = ",".join(f"device={loop}" for loop in loops)
         with mount(loops[0], f"{options},{devices}") as target:  # type: ignore[attr-defined]
             yield target

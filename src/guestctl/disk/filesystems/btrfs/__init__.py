@@ -19,8 +19,11 @@ __all__ = ["BtrfsFileSystem", "MissingDevice", "Subvolume", "identify", "open_fi
 
 
 def identify(device: BlockDevice) -> Identity | None:
-    """What `device` holds, by blkid's rules; None where no superblock is."""
-    offset = layout.SUPERBLOCK_OFFSETS[0]
-    if device.size < offset + layout.SUPERBLOCK_BYTES:
-        return None
-    return superblock.identify(bytes(device.read(offset, layout.SUPERBLOCK_BYTES)))
+    """What `device` holds, by blkid's rules, and where the first superblock is damaged by its mirrors."""
+    for offset in layout.SUPERBLOCK_OFFSETS:
+        if device.size < offset + layout.SUPERBLOCK_BYTES:
+            break
+        identity = superblock.identify(bytes(device.read(offset, layout.SUPERBLOCK_BYTES)))
+        if identity is not None:
+            return identity
+    return None

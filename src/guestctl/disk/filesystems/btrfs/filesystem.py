@@ -227,10 +227,24 @@ def default_subvolume(volume: Volume) -> int:
     return L.FS_TREE
 
 
+def _replay(volume: Volume) -> None:
+    from guestctl.disk.filesystems.btrfs import log
+
+    try:
+        volume.changes = log.replay(volume)
+        volume.warnings.append("the log was replayed in memory")
+    except InvalidFormat as error:
+        if volume.verify:
+            raise
+        volume.warnings.append(f"the log cannot be replayed and was left out: {error}")
+
+
 def open_filesystem(device: BlockDevice, options: Options = Options()) -> BtrfsFileSystem:
     """The default subvolume of the filesystem on `device` and those of ``options.siblings`` that belong to it.
 
     Raises `InvalidFormat`, `ChecksumMismatch` and `UnsupportedFeature`, of which `MissingDevice` is one.
     """
     volume = Volume(device, options.siblings, verify=not options.ignore_checksums)
+    if volume.superblock.log_root.bytenr:
+        _replay(volume)
     return BtrfsFileSystem(volume, default_subvolume(volume))

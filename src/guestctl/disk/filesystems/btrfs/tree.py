@@ -1,8 +1,8 @@
 """B-trees: blocks that are verified when they are read, searched by key.
 
 Sections "Header", "Internal Node", "Leaf Node". A block's checksum, fsid, logical address, level and
-generation must be what its parent says, keys must ascend within the parent's bounds, and the data of a
-leaf's items must fill its end without gaps. A block that fails is read from its other copy.
+generation must be what its parent says, as must its first key; keys must ascend up to the parent's next, and
+the data of a leaf's items must fill its end without gaps. A block that fails is read from its other copy.
 Since the level falls by one from parent to child, no damage makes a search endless; since the bounds
 of leaves ascend, none makes an iteration endless.
 """
@@ -72,30 +72,30 @@ class BlockReader:
         data, count = self._read(bytenr, level, generation)
         end = L.HEADER_BYTES + count * L.KEY_POINTER.size
         if not count or end > len(data):
-            raise self._bad(bytenr, f"{count} key pointers")
+            raise self.bad(bytenr, f"{count} key pointers")
         rows: list[Item] = list(L.KEY_POINTER.iter_unpack(data[L.HEADER_BYTES : end]))
         for one, other in pairwise(rows):
             if one[:3] >= other[:3]:
-                raise self._bad(bytenr, "keys do not ascend")
+                raise self.bad(bytenr, "keys do not ascend")
         self._nodes[bytenr, level] = rows
         return rows
 
     def _items(self, data: bytes, count: int, bytenr: int) -> list[Item]:
         end = L.HEADER_BYTES + count * L.ITEM.size
         if end > len(data):
-            raise self._bad(bytenr, f"{count} items")
+            raise self.bad(bytenr, f"{count} items")
         if not count:
             return []
         objects, types, offsets, places, sizes = zip(*L.ITEM.iter_unpack(data[L.HEADER_BYTES : end]), strict=True)
         room = len(data) - L.HEADER_BYTES
         # Each item's data ends where that of the item before begins.
         if list(map(add, places, sizes)) != [room, *places[:-1]] or places[-1] < end - L.HEADER_BYTES:
-            raise self._bad(bytenr, "the data of items overlap or leave gaps")
+            raise self.bad(bytenr, "the data of items overlap or leave gaps")
         places = tuple([place + L.HEADER_BYTES for place in places])
         items = list(zip(objects, types, offsets, places, sizes, strict=True))
         # Places descend, so that equal keys do not pass as ascending either.
         if not all(map(lt, items, items[1:])):
-            raise self._bad(bytenr, "keys do not ascend")
+            raise self.bad(bytenr, "keys do not ascend")
         return items
 
     def _read(self, bytenr: int, level: int, generation: int | None) -> tuple[bytes, int]:
@@ -127,16 +127,16 @@ class BlockReader:
                 )
         fsid, address, _, _, own_generation, _owner, count, own_level = L.HEADER.unpack_from(data, L.CSUM_BYTES)
         if fsid != self._fsid:
-            raise self._bad(bytenr, f"fsid is {fsid.hex()}, expected {self._fsid.hex()}")
+            raise self.bad(bytenr, f"fsid is {fsid.hex()}, expected {self._fsid.hex()}")
         if address != bytenr:
-            raise self._bad(bytenr, f"bytenr is {address:#x}, expected {bytenr:#x}")
+            raise self.bad(bytenr, f"bytenr is {address:#x}, expected {bytenr:#x}")
         if own_level != level:
-            raise self._bad(bytenr, f"level is {own_level}, expected {level}")
+            raise self.bad(bytenr, f"level is {own_level}, expected {level}")
         if generation is not None and own_generation != generation:
-            raise self._bad(bytenr, f"generation is {own_generation}, expected {generation}")
+            raise self.bad(bytenr, f"generation is {own_generation}, expected {generation}")
         return int(count)
 
-    def _bad(self, bytenr: int, message: str) -> InvalidFormat:
+    def bad(self, bytenr: int, message: str) -> InvalidFormat:
         return InvalidFormat(message, structure=_STRUCTURE, offset=self.space.physical(bytenr))
 
 
@@ -154,27 +154,32 @@ class Tree:
 
     def find(self, key: Key) -> tuple[Leaf, Key, Key]:
         """The leaf where `key` is or would be, and the keys between which all of it lies (the second excluded)."""
+        blocks = self._blocks
         bytenr, level, generation = self._root
         lower, upper = (0, 0, 0), _PAST
         probe = (*key, L.MAX_U64 + 1)
+        first: Key | None = None
         while level:
-            rows = self._blocks.node(bytenr, level, generation)
+            rows = blocks.node(bytenr, level, generation)
+            if first is not None and rows[0][:3] != first:
+                raise blocks.bad(bytenr, "does not begin with the key that its parent says")
             index = max(0, bisect_left(rows, probe) - 1)
             if index:
                 lower = rows[index][:3]
+            if rows[-1][:3] >= upper:
+                raise blocks.bad(bytenr, "keys past those of the parent")
             if index + 1 < len(rows):
-                following = rows[index + 1][:3]
-                if not following <= upper:
-                    raise InvalidFormat("keys past those of the parent", structure=_STRUCTURE, offset=0)
-                upper = following
+                upper = rows[index + 1][:3]
+            first = rows[index][:3]
             bytenr, generation = rows[index][3:]
             level -= 1
-        leaf = self._blocks.leaf(bytenr, generation)
+        leaf = blocks.leaf(bytenr, generation)
         items = leaf.items
-        if items and not (items[0][:3] >= lower and items[-1][:3] < upper):
-            raise InvalidFormat(
-                "keys outside those of the parent", structure=_STRUCTURE, offset=self._blocks.space.physical(bytenr)
-            )
+        # Only the root of an empty tree is empty, so that no leaf can stand in two places.
+        if first is not None and (not items or items[0][:3] != first):
+            raise blocks.bad(bytenr, "does not begin with the key that its parent says")
+        if items and items[-1][:3] >= upper:
+            raise blocks.bad(bytenr, "keys past those of the parent")
         if self._changed:
             leaf = self._merge(bytenr, leaf, lower, upper)
         return leaf, lower, upper
