@@ -176,6 +176,27 @@ def test_never_onto_its_own_source(tmp_path: Path, run: Run, disk: Path, engine:
 
 
 @pytest.mark.parametrize("engine", ["native", "qemu-img"])
+def test_never_onto_its_own_source_by_the_name_of_an_extent(tmp_path: Path, run: Run, disk: Path, engine: str) -> None:
+    run("qemu-img", "--version")
+    source = _copy(disk, tmp_path / "vm-flat.vmdk")
+    how: dict[str, Any] = {"options": {"subformat": "monolithicFlat"}, "source_format": "raw"}
+    for overwrite in (True, False):
+        with pytest.raises((ConversionError, FileExistsError)):
+            DiskConverter(engine).convert(source, tmp_path / "vm.vmdk", "vmdk", overwrite=overwrite, **how)
+    assert os.listdir(tmp_path) == ["vm-flat.vmdk"]
+    assert sha256(source) == sha256(disk)
+
+
+def test_what_fails_verification_is_removed(tmp_path: Path, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guestctl.disk.compare.first_mismatch", lambda left, right: 4096)
+    with pytest.raises(ConversionError, match="differs"):
+        DiskConverter().convert(
+            disk, tmp_path / "vm.vmdk", "vmdk", verify=True, options={"subformat": "twoGbMaxExtentFlat"}
+        )
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("engine", ["native", "qemu-img"])
 def test_backing_file_elsewhere_is_refused(tmp_path: Path, run: Run, engine: str) -> None:
     run("qemu-img", "create", "-u", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", tmp_path / "evil.qcow2", "1M")
     with pytest.raises(LocationRefused):

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Sequence
 
 from guestctl.block.device import CHUNK_BYTES, Buffer, zeros
+from guestctl.block.file import FileDevice
+from guestctl.core.errors import ConversionError
 
 _MAX_VECTORS = 512  # of one system call; Linux and the BSDs allow 1024
 # Writing into reserved space costs the kernel half of what it costs to find the space page by page.
@@ -156,17 +158,25 @@ class Output:
     them. A `resumable` output keeps its temporary names from run to run, and goes on with what it
     finds there. With `sync` everything is on the disk before it gets its name.
 
-    A block device is written in place.
+    No file of `reading` is replaced, whatever its name. A block device is written in place.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, overwrite: bool = False, resumable: bool = False, sync: bool = True
+        self,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        resumable: bool = False,
+        sync: bool = True,
+        reading: Sequence[FileDevice] = (),
     ) -> None:
         self.path = os.fspath(path)
         self.is_device = _is_block_device(self.path)
         self._overwrite = overwrite
         self._resumable = resumable
         self._starts_over = False
+        self._reading = reading
+        self._published: list[str] = []
         self._suffix = ".partial" if resumable else f".{os.urandom(4).hex()}.partial"
         self.files: list[OutputFile] = []
         self._flusher = Flusher() if sync else None
@@ -186,14 +196,14 @@ class Output:
         self.main.truncate(0)
 
     def _open_device(self) -> OutputFile:
+        refuse_overwriting(self.path, self._reading, overwrite=True)
         if not self._overwrite:
             raise FileExistsError(errno.EEXIST, "A block device is overwritten only when forced to be", self.path)
         # O_EXCL: fails for a device that is mounted or otherwise in use.
         return self._add(os.open(self.path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC), self.path)
 
     def _create(self, path: str) -> OutputFile:
-        if not self._overwrite and os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        refuse_overwriting(path, self._reading, overwrite=self._overwrite)
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         flags |= getattr(os, "O_NOFOLLOW", 0) if self._resumable else os.O_EXCL
         fd = os.open(path + self._suffix, flags, 0o666)
@@ -214,11 +224,12 @@ class Output:
             self._flusher.close()
             for file in self.files:
                 os.fsync(file.fd)
-        for file in reversed(self.files):
+        while self.files:
+            file = self.files[-1]
             if not self.is_device:
                 self._rename(file.path + self._suffix, file.path)
-            os.close(file.fd)
-        self.files.clear()
+                self._published.append(file.path)
+            os.close(self.files.pop().fd)
         if self._flusher is not None and not self.is_device:
             _sync_directory(os.path.dirname(self.path) or ".")
 
@@ -236,14 +247,30 @@ class Output:
         os.replace(temporary, path)
 
     def discard(self) -> None:
-        """Remove what was not published; what can be resumed stays."""
+        """Remove what was made, published or not; what can be resumed stays."""
         if self._flusher is not None:
             self._flusher.close()
         for file in self.files:
             os.close(file.fd)
             if not self.is_device and not self._resumable:
                 os.unlink(file.path + self._suffix)
+        for path in self._published:
+            os.unlink(path)
         self.files.clear()
+        self._published.clear()
+
+
+def refuse_overwriting(path: str, reading: Sequence[FileDevice], *, overwrite: bool) -> None:
+    """Raise where `path` is a file of `reading`, through whatever links, and where it exists unless `overwrite`."""
+    try:
+        target = os.stat(path)
+    except OSError:
+        target = None
+    for file in reading:
+        if target is not None and os.path.samestat(target, file.status()):
+            raise ConversionError(f"{path}: is {file.path}, which is being read")
+    if not overwrite and os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
 
 
 def _pread_by_seeking(fd: int, length: int, offset: int, /) -> bytes:

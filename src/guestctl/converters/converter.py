@@ -190,7 +190,6 @@ def convert_natively(wanted: Conversion) -> ConversionResult:
         if backing is not None:
             below = opened.enter_context(_open_backing(wanted, *backing))
             files += below.files
-        refuse_own_files(wanted.output, files)
         source: BlockDevice = reader
         if wanted.sparsify:
             from guestctl.converters.sparsify import sparsified
@@ -198,7 +197,9 @@ def convert_natively(wanted: Conversion) -> ConversionResult:
             source = sparsified(reader)
         size = _new_size(wanted, reader.size)
         options = format_options(wanted, backing)
-        output = Output(wanted.output, overwrite=wanted.overwrite, resumable=wanted.resume, sync=wanted.sync)
+        output = Output(
+            wanted.output, overwrite=wanted.overwrite, resumable=wanted.resume, sync=wanted.sync, reading=files
+        )
         try:
             if output.is_device:
                 _check_device(wanted, output, size)
@@ -237,11 +238,11 @@ def convert_natively(wanted: Conversion) -> ConversionResult:
             if record is not None:
                 record.remove()
             output.publish()
+            if wanted.verify:
+                _verify(wanted, source, size)
         except BaseException:
             output.discard()
             raise
-        if wanted.verify:
-            _verify(wanted, source, size)
         return {
             "success": True,
             "source_path": wanted.source,
@@ -264,17 +265,6 @@ def open_source(wanted: Conversion) -> DiskReader:
         snapshot=wanted.snapshot,
         mapped=False,
     )
-
-
-def refuse_own_files(path: str, files: Sequence[FileDevice]) -> None:
-    """Raise where `path`, whatever its name, is a file that is being read."""
-    try:
-        target = os.stat(path)
-    except OSError:
-        return
-    for file in files:
-        if os.path.samestat(target, file.status()):
-            raise ConversionError(f"{path}: is {file.path}, which is being read")
 
 
 def refuse_changed(files: Sequence[FileDevice]) -> None:

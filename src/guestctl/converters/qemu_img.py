@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 
+from guestctl.block.output import refuse_overwriting
 from guestctl.converters.converter import (
     Conversion,
     ConversionResult,
@@ -15,7 +16,6 @@ from guestctl.converters.converter import (
     format_options,
     open_source,
     refuse_changed,
-    refuse_own_files,
 )
 from guestctl.core.errors import CommandFailed, ConversionError
 from guestctl.disk.reader import DiskReader
@@ -45,9 +45,7 @@ def convert(wanted: Conversion) -> ConversionResult:
     program = find_qemu_img()
     with open_source(wanted) as reader:
         backing = backing_of(wanted, reader)
-        refuse_own_files(wanted.output, reader.files)
-        if not wanted.overwrite and os.path.lexists(wanted.output):
-            raise FileExistsError(17, "File exists", wanted.output)
+        refuse_overwriting(wanted.output, reader.files, overwrite=wanted.overwrite)
         # The names of extent files follow from the image's: it is made in a directory of its own.
         directory = os.path.dirname(os.path.abspath(wanted.output))
         with tempfile.TemporaryDirectory(prefix=".guestctl-", suffix=".partial", dir=directory) as scratch:
@@ -55,6 +53,8 @@ def convert(wanted: Conversion) -> ConversionResult:
             _run([program, *_arguments(wanted, reader, backing), os.path.abspath(wanted.source), made], wanted)
             refuse_changed(reader.files)
             names = sorted(os.listdir(scratch), key=lambda name: name == os.path.basename(made))
+            for name in names:
+                refuse_overwriting(os.path.join(directory, name), reader.files, overwrite=wanted.overwrite)
             if wanted.sync:
                 _sync([os.path.join(scratch, name) for name in names])
             size = sum(os.stat(os.path.join(scratch, name)).st_blocks * 512 for name in names)
