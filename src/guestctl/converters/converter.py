@@ -264,6 +264,7 @@ def open_source(wanted: Conversion) -> DiskReader:
         allow_dirs=wanted.allow_dirs,
         snapshot=wanted.snapshot,
         mapped=False,
+        progress=wanted.progress,
     )
 
 

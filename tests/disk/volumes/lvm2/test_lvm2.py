@@ -278,3 +278,11 @@ def test_snapshot() -> None:
     struct.pack_into("<I", store, 4, 0)
     with pytest.raises(GuestctlError, match="invalid snapshot"):
         SnapshotDevice(MemoryDevice(origin), MemoryDevice(bytes(store)), chunk)
+
+
+@pytest.mark.parametrize(
+    "text", [b" " * 100_000 + b"!", b"# " * 50_000 + b"\n!", b'a = "' + b"x\\" * 50_000, b"{" * 100_000]
+)
+def test_text_that_is_no_metadata_is_refused_quickly(text: bytes) -> None:
+    with pytest.raises(GuestctlError):
+        parse_metadata(text, 0)

@@ -11,9 +11,9 @@ Value: TypeAlias = "int | float | str | list[int | str] | Section"
 
 _MAX_DEPTH = 16
 _TOKEN = re.compile(
-    r"""(?:[\s\0]+|\#[^\n]*)*
-    (?: (?P<name>[A-Za-z0-9_.+-][A-Za-z0-9_.+/-]*)
-    | "(?P<string>(?:[^"\\]|\\.)*)"
+    r"""(?:[\s\0]++|\#[^\n]*+)*+
+    (?: (?P<name>[A-Za-z0-9_.+-][A-Za-z0-9_.+/-]*+)
+    | "(?P<string>(?:[^"\\]|\\.)*+)"
     | (?P<mark>[={}\[\],])
     | (?P<end>\Z) )""",
     re.VERBOSE | re.DOTALL,
