@@ -10,6 +10,7 @@ from guestctl.core.errors import InvalidFormat
 from guestctl.disk.filesystems.ntfs import layout as L
 
 _head = L.ATTRIBUTE.unpack_from
+_type_and_length = L.ATTRIBUTE_START.unpack_from
 
 
 class Attribute(NamedTuple):
@@ -54,12 +55,12 @@ def find(data: bytes, at: int, end: int, wanted: int) -> int:
     `at` is that of the first attribute. Damage found on the way is left to `iter_attributes`.
     """
     while at + L.RESIDENT_BYTES <= end:
-        kind, length, non_resident, name_length, _, _, _ = _head(data, at)
+        kind, length = _type_and_length(data, at)
         if kind >= wanted:
             if kind > wanted:
                 return -1
-            if not name_length:
-                whole = at + length <= end and length >= (L.NON_RESIDENT_BYTES if non_resident else L.RESIDENT_BYTES)
+            if not data[at + 9]:  # the name's length
+                whole = at + length <= end and length >= (L.NON_RESIDENT_BYTES if data[at + 8] else L.RESIDENT_BYTES)
                 return at if whole else -1
         if length < L.RESIDENT_BYTES:
             return -1

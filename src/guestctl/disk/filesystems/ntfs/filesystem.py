@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
 from guestctl.block import BlockDevice
@@ -19,7 +19,7 @@ from guestctl.disk.filesystem import FileSystem, Options, Usage
 from guestctl.disk.filesystems.ntfs import layout as L
 from guestctl.disk.filesystems.ntfs.attributes import decode_name, encode_name, units
 from guestctl.disk.filesystems.ntfs.boot_sector import BootSector, read_boot_sector
-from guestctl.disk.filesystems.ntfs.index import Entries, Index, names_of
+from guestctl.disk.filesystems.ntfs.index import Entries, Index
 from guestctl.disk.filesystems.ntfs.mft import Located, MasterFileTable
 from guestctl.disk.filesystems.ntfs.reparse import Reparse, parse_extended_attributes, parse_reparse, parse_target
 from guestctl.disk.filesystems.ntfs.stat import DIRECTORY_MODE, REGULAR_MODE, NtfsStat
@@ -28,8 +28,6 @@ _MAX_XATTR_BYTES = 64 << 10  # Linux gives no more
 _BITMAP_CHUNK_BYTES = 1 << 20
 _HIBERNATED = (b"hibr", b"HIBR", b"RSTR")
 _ELSEWHERE = ".NTFS-3G"  # ntfs-3g's name for what lies on other drives
-_usual = L.USUAL_RECORD.unpack_from
-_special = L.ATTR_SYSTEM | L.ATTR_REPARSE
 
 
 class NtfsFileSystem(FileSystem[int]):
@@ -46,6 +44,8 @@ class NtfsFileSystem(FileSystem[int]):
         self.record_size = boot.record_size
         self._mft = MasterFileTable(device, boot, self.warnings)
         self._boot = boot
+        self._stat = self._stat_reader()
+        self.node_stat = self._stat  # type: ignore[assignment, method-assign]  # a walk asks for every file's
         self._upcase_table: Sequence[int] | None = None
         self.volume_version: tuple[int, int] | None = None
         if self.size > device.size:
@@ -140,27 +140,38 @@ class NtfsFileSystem(FileSystem[int]):
     # Attributes of files
 
     def node_stat(self, node: int) -> NtfsStat:
-        mft = self._mft
-        number = node & L.RECORD_NUMBER_MASK
-        chunk = mft.chunks.get(number >> mft.shift)
-        if chunk is not None:
-            data, damaged = chunk
-            at = (number & ((1 << mft.shift) - 1)) * mft.record_size
-            if not damaged and at < len(data):
-                _, sequence, _, first, flags, base, kind, non_resident, value_at, attributes = _usual(data, at)
-                if (
-                    flags & 1
-                    and first == L.USUAL_FIRST_ATTRIBUTE
-                    and kind == L.STANDARD_INFORMATION
-                    and not attributes & _special
-                    and not base
-                    and not non_resident
-                    and value_at == L.USUAL_VALUE_OFFSET
-                    and (sequence == node >> L.REFERENCE_BITS or not node >> L.REFERENCE_BITS)
-                ):
-                    mode = DIRECTORY_MODE if flags & 2 else REGULAR_MODE
-                    return NtfsStat(self, node, mode, data, at, at + 80)
-        return self._unusual_stat(node)
+        return self._stat(node)
+
+    def _stat_reader(self) -> Callable[[int], NtfsStat]:
+        """`node_stat`, with what it looks at for every file at hand."""
+        chunks, shift, record_size = self._mft.chunks, self._mft.shift, self.record_size
+        index_mask, number_mask, reference_bits = (1 << shift) - 1, L.RECORD_NUMBER_MASK, L.REFERENCE_BITS
+        unpack, special, unusual = L.USUAL_RECORD.unpack_from, L.ATTR_SYSTEM | L.ATTR_REPARSE, self._unusual_stat
+        usual = (L.USUAL_FIRST_ATTRIBUTE, 0, L.STANDARD_INFORMATION, 0, L.USUAL_VALUE_OFFSET)
+        modes = {L.IN_USE: REGULAR_MODE, L.IN_USE | L.IS_DIRECTORY: DIRECTORY_MODE}
+        times_offset = L.USUAL_FIRST_ATTRIBUTE + L.USUAL_VALUE_OFFSET
+
+        def node_stat(node: int) -> NtfsStat:
+            number = node & number_mask
+            chunk = chunks.get(number >> shift)
+            if chunk is None or chunk[1]:
+                return unusual(node)
+            data = chunk[0]
+            at = (number & index_mask) * record_size
+            if at >= len(data):
+                return unusual(node)
+            sequence, first, flags, base, kind, non_resident, value_at, attributes = unpack(data, at)
+            expected = node >> reference_bits
+            if (
+                (first, base, kind, non_resident, value_at) != usual
+                or attributes & special
+                or flags not in modes
+                or (expected and expected != sequence)
+            ):
+                return unusual(node)
+            return NtfsStat(self, number, modes[flags], data, at, at + times_offset)
+
+        return node_stat
 
     def _unusual_stat(self, node: int) -> NtfsStat:
         data, at = self._mft.place(node)
@@ -185,7 +196,7 @@ class NtfsFileSystem(FileSystem[int]):
     def _stat_at(self, node: int, mode: int, data: bytes, at: int, value: bytes) -> NtfsStat:
         """The attributes of a record whose times are not in their usual place: they are put behind it."""
         record = data[at : at + self.record_size] + value
-        return NtfsStat(self, node, mode, record, 0, self.record_size)
+        return NtfsStat(self, node & L.RECORD_NUMBER_MASK, mode, record, 0, self.record_size)
 
     def sizes(self, node: int, mode: int) -> tuple[int, int]:
         """Bytes of a file and of its clusters, where `NtfsStat` does not find them by itself."""
@@ -255,7 +266,15 @@ class NtfsFileSystem(FileSystem[int]):
         return chain.from_iterable(self._listing_parts(node))
 
     def _listing_parts(self, node: int) -> Iterator[Entries]:
-        return map(names_of, self._directory_index(node).nodes())
+        index = self._directory_index(node)
+        damage: InvalidFormat | None = None
+        for block in index.nodes():
+            try:
+                yield index.names(block)
+            except InvalidFormat as error:
+                damage = damage or error
+        if damage is not None:
+            raise damage
 
     def _directory_index(self, node: int) -> Index:
         data, at = self._mft.place(node)
@@ -389,6 +408,23 @@ class NtfsFileSystem(FileSystem[int]):
             if located.attribute.size <= _MAX_XATTR_BYTES and not located.attribute.encrypted:
                 found[f"user.{name}"] = self._mft.value(located)
         return found
+
+    def security(self, node: int) -> str | None:
+        """The security descriptor of a file as SDDL, or None where it has none. Raises `InvalidFormat`."""
+        from guestctl.disk.filesystems.ntfs import security
+
+        information = self._mft.locate(node, L.STANDARD_INFORMATION)
+        value = information.attribute.value if information is not None else None
+        # Before version 3.0 the attribute ended sooner, and each file had its own descriptor.
+        number = int.from_bytes((value or b"")[L.SECURITY_ID_OFFSET : L.SECURITY_ID_OFFSET + 4], "little")
+        if number:
+            return security.to_sddl(*security.find_descriptor(self._mft, number))
+        located = self._mft.locate(node, L.SECURITY_DESCRIPTOR)
+        if located is None:
+            return None
+        if located.attribute.size > L.MAX_DESCRIPTOR_BYTES:
+            raise self._mft.bad(node, f"a security descriptor of {located.attribute.size} bytes")
+        return security.to_sddl(self._mft.value(located), located.attribute.offset)
 
 
 def _key(data: bytes, at: int, key_length: int) -> tuple[int, ...]:

@@ -44,7 +44,7 @@ END_OF_ATTRIBUTES = 0xFFFFFFFF
 
 # type, length, non-resident flag, name length, offset of the name, flags, id.
 ATTRIBUTE = Struct("<IIBBHHH")
-ATTRIBUTE_BYTES = 16
+ATTRIBUTE_START = Struct("<II")
 # value length, value offset.
 RESIDENT = Struct("<16xIH")
 RESIDENT_BYTES = 24
@@ -61,20 +61,19 @@ LIST_ENTRY = Struct("<IHBBQQH")
 LIST_ENTRY_BYTES = 26
 MAX_LIST_BYTES = 256 << 10  # Windows allows no longer attribute list
 
-# $STANDARD_INFORMATION: creation, modification, record change, access time, file attributes.
-TIMES = Struct("<4Q")
+# $STANDARD_INFORMATION: creation, modification, record change, access time (8 bytes each), file attributes.
 FILE_ATTRIBUTES_OFFSET = 0x20
 SECURITY_ID_OFFSET = 0x34
+MAX_DESCRIPTOR_BYTES = 256 << 10
 ATTR_SYSTEM, ATTR_SPARSE, ATTR_REPARSE, ATTR_COMPRESSED, ATTR_ENCRYPTED = 0x4, 0x200, 0x400, 0x800, 0x4000
 # 100 ns units from 1601 to 1970.
 EPOCH = 116_444_736_000_000_000
 
 # The head of a record whose first attribute is a resident $STANDARD_INFORMATION, where all writers of
-# version 3.1 put it: magic, sequence number, links, attributes' offset, flags, base record; then the
-# attribute's type, non-resident flag, value offset and file attributes.
-USUAL_RECORD = Struct("<4s12xHHHH8xQ16xI4xB11xH34xI")
+# version 3.1 put it: sequence number, attributes' offset, flags, base record; then the attribute's type,
+# non-resident flag, value offset and file attributes.
+USUAL_RECORD = Struct("<16xH2xHH8xQ16xI4xB11xH34xI")
 USUAL_FIRST_ATTRIBUTE, USUAL_VALUE_OFFSET = 56, 24
-USUAL_TIMES = Struct("<80x4Q")
 
 # $INDEX_ROOT: attribute type, collation rule, index block size, clusters per block; then an index header.
 INDEX_ROOT_HEAD = Struct("<IIIB3x")
@@ -91,9 +90,9 @@ INDEX_ENTRY = Struct("<QHHH2x")
 INDEX_ENTRY_BYTES = 16
 VIEW_ENTRY = Struct("<HH4xHHH2x")
 ENTRY_HAS_CHILD, ENTRY_IS_LAST = 0x1, 0x2
-# An index entry of a directory: reference, entry length, key length, flags; then from the $FILE_NAME:
+# An index entry of a directory: reference, entry length, flags; then from the $FILE_NAME:
 # file attributes, name length, namespace.
-NAME_ENTRY = Struct("<QHHH58xI4xBB")
+NAME_ENTRY = Struct("<QH2xH58xI4xBB")
 NAME_OFFSET = 0x42
 NAME_ENTRY_BYTES = INDEX_ENTRY_BYTES + NAME_OFFSET
 NAME_LENGTH_OFFSET = 80

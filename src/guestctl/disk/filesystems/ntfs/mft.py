@@ -105,7 +105,7 @@ class MasterFileTable:
         size = min(data.size, whole.end * self.volume.cluster_size)
         self.data = StreamData(self.volume, size, min(data.initialized, size), lambda vcn: whole)
         self.count = min(size // self.record_size, _MAX_RECORDS)
-        self.chunks = {}
+        self.chunks.clear()
 
     # Records
 
@@ -149,7 +149,7 @@ class MasterFileTable:
         if not number and any(index < L.MIRRORED_RECORDS for index in damaged):
             data = self._with_mirror(data, damaged)
         if len(self.chunks) >= _MAX_CHUNKS:
-            self.chunks = {}
+            self.chunks.clear()
         self.chunks[number] = data, damaged
         return data, damaged
 

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from guestctl.disk.filesystems.ntfs.filesystem import NtfsFileSystem
 
 DIRECTORY_MODE, REGULAR_MODE = stat.S_IFDIR | 0o777, stat.S_IFREG | 0o777
-_data_sizes = Struct("<8xB3xH26xQQ").unpack_from  # non-resident flag, flags, allocated and real size
+_data_sizes = Struct("<16xQ16xQQ").unpack_from  # first VCN, allocated and real size
 _value_length = Struct("<16xI").unpack_from
-_total_allocated = L.TOTAL_ALLOCATED.unpack_from
+_DIRECTORY, _REGULAR = 0x4, 0x8  # st_mode >> 12
+# Places in a record (links, first attribute) and in an attribute.
+_LINKS, _FIRST, _NON_RESIDENT = 18, 20, 8
 
 
 def _time(index: int) -> Any:
@@ -31,12 +33,11 @@ def _time(index: int) -> Any:
 class NtfsStat(FileStat):
     """The attributes of a file whose record is at `at` in `data`, its times at `times_at`."""
 
-    __slots__ = ("_filesystem", "at", "data", "node", "st_ino", "st_mode", "times_at")
+    __slots__ = ("_filesystem", "at", "data", "st_ino", "st_mode", "times_at")
 
-    def __init__(self, filesystem: NtfsFileSystem, node: int, mode: int, data: bytes, at: int, times_at: int) -> None:
+    def __init__(self, filesystem: NtfsFileSystem, number: int, mode: int, data: bytes, at: int, times_at: int) -> None:
         self._filesystem = filesystem
-        self.node = node
-        self.st_ino = node & L.RECORD_NUMBER_MASK
+        self.st_ino = number
         self.st_mode = mode
         self.data = data
         self.at = at
@@ -52,35 +53,29 @@ class NtfsStat(FileStat):
     @property
     def st_nlink(self) -> int:  # type: ignore[override]
         """The links that the record counts, short names among them; 1 for a directory, as ntfs-3g has it."""
-        if self.st_mode >> 12 == 0x4:
+        if self.st_mode >> 12 == _DIRECTORY:
             return 1
-        return self.data[self.at + 18] | self.data[self.at + 19] << 8
+        return self.data[self.at + _LINKS] | self.data[self.at + _LINKS + 1] << 8
 
     @property
     def st_rdev(self) -> int:  # type: ignore[override]
-        return self._filesystem.device_number(self.node) if self.st_mode >> 12 in (0x2, 0x6) else 0
+        return self._filesystem.device_number(self.st_ino) if self.st_mode >> 12 in (0x2, 0x6) else 0
 
     @property
     def st_size(self) -> int:  # type: ignore[override]
-        return self._sizes()[0]
+        data, at = self.data, self.at
+        if self.st_mode >> 12 == _REGULAR:
+            at = find(
+                data, at + (data[at + _FIRST] | data[at + _FIRST + 1] << 8), at + self._filesystem.record_size, L.DATA
+            )
+            if at >= 0:
+                if not data[at + _NON_RESIDENT]:
+                    return _value_length(data, at)[0]  # type: ignore[no-any-return]
+                first_vcn, _, size = _data_sizes(data, at)
+                if not first_vcn:
+                    return size  # type: ignore[no-any-return]
+        return self._filesystem.sizes(self.st_ino, self.st_mode)[0]
 
     @property
     def st_blocks(self) -> int:  # type: ignore[override]
-        return self._sizes()[1] + 511 >> 9
-
-    def _sizes(self) -> tuple[int, int]:
-        """Bytes, and bytes of clusters."""
-        data, at = self.data, self.at
-        if self.st_mode >> 12 == 0x8:
-            first = at + (data[at + 20] | data[at + 21] << 8)
-            found = find(data, first, at + self._filesystem.record_size, L.DATA)
-            if found >= 0:
-                non_resident, flags, allocated, size = _data_sizes(data, found)
-                if not non_resident:
-                    (size,) = _value_length(data, found)
-                    return size, size + 7 & ~7
-                if flags & (L.COMPRESSION_MASK | L.ATTRIBUTE_SPARSE):
-                    (allocated,) = _total_allocated(data, found)
-                if data[found + 16 : found + 24] == bytes(8):
-                    return size, allocated
-        return self._filesystem.sizes(self.node, self.st_mode)
+        return self._filesystem.sizes(self.st_ino, self.st_mode)[1] + 511 >> 9
