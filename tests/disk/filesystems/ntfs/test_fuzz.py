@@ -68,7 +68,7 @@ def look_at_everything(image: bytes | bytearray) -> int:
             count += 1
             try:
                 assert status.st_size >= 0 and status.st_blocks >= 0 and status.st_nlink >= 0
-                (status.st_mtime_ns, status.st_rdev)
+                assert isinstance(status.st_mtime_ns + status.st_rdev, int)
                 filesystem.node_xattrs(node)
                 if isinstance(filesystem, NtfsFileSystem):
                     filesystem.streams(node)

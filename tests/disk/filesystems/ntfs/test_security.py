@@ -28,7 +28,7 @@ def _audited(text: str) -> tuple[str, str, list[tuple[int, int, int, str]]]:
     group = re.search(r"G:dec (\S+)", text)
     assert owner and group
     entries = []
-    for ace in text.split("DACL\n")[-1].split(" ACE ")[1:]:
+    for ace in re.split(r" ACE \d+ at", text)[1:]:
         kind, flags, access, sid = (
             re.search(pattern, ace)
             for pattern in (r"type +(\d+)", r"flags +0x(\w+)", r"Acc rgts 0x(\w+)", r"SID at .*\n(?:.*\n)*?.*dec (\S+)")

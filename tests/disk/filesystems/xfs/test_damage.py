@@ -6,6 +6,7 @@ import random
 import stat
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -159,7 +160,7 @@ def test_inode(v5: Image, offset: int, content: bytes, message: str) -> None:
     assert filesystem.read_bytes("/remote") == b"r"
 
 
-BLOCKS = {
+BLOCKS: dict[str, tuple[str, int, int, Callable[[FileSystem[Any]], Any]]] = {
     # what -> (structure, size, crc, what reads it)
     "block": ("directory block", 4096, 4, lambda filesystem: filesystem.listdir("/block")),
     "tree": ("directory block", 4096, 4, lambda filesystem: filesystem.listdir("/tree")),
@@ -188,7 +189,7 @@ def test_what_blocks_say_of_themselves(v5: Image, what: str) -> None:
         if offset is None:
             continue
         filesystem = FileSystem.detect(_sealed(v5, place, size, crc, (offset, content)))
-        assert message in str(_fails(lambda fs=filesystem: read(fs), InvalidFormat, structure, place))
+        assert message in str(_fails(partial(read, filesystem), InvalidFormat, structure, place))
 
 
 @pytest.mark.parametrize("what", ["leaf index", "tree index"])
@@ -392,6 +393,22 @@ def test_fork_outside_the_inode(v4: Image, forkoff: int) -> None:
 def test_link_of_impossible_length(v4: Image, size: int) -> None:
     filesystem = FileSystem.detect(_patched(v4, (v4.inodes["link"] + 56, struct.pack(">Q", size))))
     _fails(lambda: filesystem.readlink("/link"), InvalidFormat, "inode", v4.inodes["link"])
+
+
+def test_inode_of_version_1(v4: Image) -> None:
+    """Its links are counted in 16 bits, elsewhere."""
+    place = v4.inodes["file"]
+    filesystem = FileSystem.detect(_patched(v4, (place + 4, b"\x01"), (place + 6, _u16(3)), (place + 16, _u32(9))))
+    assert filesystem.stat("/file").st_nlink == 3
+    assert filesystem.stat("/file").st_birthtime_ns is None
+    assert filesystem.read_bytes("/file") == CONTENT
+
+
+def test_unwritten_extent(v4: Image) -> None:
+    place = v4.inodes["file"]
+    flagged = bytes([v4.device.read(place + 100, 1)[0] | 0x80])
+    filesystem = FileSystem.detect(_patched(v4, (place + 100, flagged)))
+    assert filesystem.read_bytes("/file") == bytes(len(CONTENT))
 
 
 def test_file_on_the_realtime_device(v4: Image) -> None:

@@ -51,7 +51,7 @@ _WINDOW = _IN_FLIGHT * _MAX_RECORD_BYTES // SECTOR_BYTES
 
 # "Log Operations": oh_tid oh_len oh_clientid oh_flags
 _OPERATION = struct.Struct(">IIBB2x")
-_START, _COMMIT, _CONTINUE, _WAS_CONTINUED, _END, _UNMOUNT = 1, 2, 4, 8, 0x10, 0x20
+_START, _COMMIT, _CONTINUE, _WAS_CONTINUED, _UNMOUNT = 1, 2, 4, 8, 0x20
 _CLIENTS = (0x69, 0x2, 0xAA)
 _TRANSACTION_HEADER = struct.Struct("<IIiI")  # th_magic th_type th_tid th_num_items
 _TRANSACTION_MAGIC = 0x5452414E
@@ -108,8 +108,8 @@ class Log:
             raise self._bad("the log has no record before its head", head % self._count)
         position = (last.position + last.sectors) % self._count
         if last.operations == 1 and position == head % self._count:
-            (_tid, _length, _client, flags) = _OPERATION.unpack_from(self._payload(last))
-            if flags & _UNMOUNT:
+            payload = self._payload(last)
+            if len(payload) >= _OPERATION.size and _OPERATION.unpack_from(payload)[3] & _UNMOUNT:
                 return
         self.head = position
         self.tail = last.tail_lsn & 0xFFFFFFFF
@@ -203,9 +203,11 @@ class Log:
             raise UnsupportedFeature(f"cannot replay a {name}", feature=name)
         if any(uuid) and uuid != self._uuid:
             raise self._bad("belongs to another filesystem", position)
+        if operations == 1:
+            size = max(size, length)  # mkfs.xfs once left h_size at its default where records were longer
         headers = max(1, -(-min(size, _MAX_RECORD_BYTES) // _HEADER_DATA_BYTES)) if version == 2 else 1
         sectors = headers - (-length // SECTOR_BYTES)
-        if sectors >= self._count or (sectors - headers > headers * _CYCLE_WORDS and version == 2 and operations != 1):
+        if sectors >= self._count or sectors - headers > headers * _CYCLE_WORDS:
             raise self._bad(f"h_len is {length}, h_size {size}", position)
         if headers > 1:
             raw = self._read(position, headers)

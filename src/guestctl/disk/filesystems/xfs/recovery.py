@@ -6,8 +6,8 @@ it is, and gets a new checksum where it changes. Not replayed, since reading doe
 them: quotas, and the lists of unlinked inodes.
 
 Intents (to free extents, to update reverse mappings, reference counts or file mappings) that were
-not done by the end of the log are left so, with a warning: they concern free space, but for those
-to update a file's mappings or attributes, of which the warning says more.
+not done by the end of the log are left so, with a warning. Most concern free space only; the
+mappings and attributes of a file are read as they were before the intent.
 """
 
 from __future__ import annotations
