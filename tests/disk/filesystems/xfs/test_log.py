@@ -175,7 +175,7 @@ def test_as_the_kernel_recovers(run: Run, mount: Mount, tmp_path: Path, kind: st
         work.do(300)
         _commit(top)
         copies.append(_copy(run, image, "first"))
-        for _ in range(60):
+        for _ in range(300):
             work.do(150)
             _commit(top)
             tail, head, _ = _ends(run, image)
