@@ -1,11 +1,12 @@
 """NTFS 1.2 to 3.1, from Windows NT 4 to today.
 
 Specification: "NTFS Documentation" by Richard Russon and Yuval Fledel (the Linux-NTFS project),
-[MS-FSCC] for reparse points, [MS-XCA] for compression, [MS-DTYP] for security descriptors. Read: every
-size of sector, cluster, file record and index block; attributes resident or not, sparse, compressed with
-LZNT1, in attribute lists; short names, hard links, alternate streams; reparse points. Where
-the first file records are damaged, their mirror is read. Refused by name: files that are encrypted with
-EFS or deduplicated. The log is not replayed; a dirty or hibernated volume has a warning.
+[MS-FSCC] for reparse points, [MS-XCA] and Microsoft's LZX document for compression, [MS-DTYP] for security
+descriptors. Read: every size of sector, cluster, file record and index block; attributes resident or not,
+sparse, compressed with LZNT1, in attribute lists; short names, hard links, alternate streams; reparse points;
+system files compressed by WOF with XPRESS and LZX. Where the first file records are damaged, their mirror is
+read. Refused by name: files that are encrypted with EFS, deduplicated, or in a WIM file (WIMBoot). The log is
+not replayed; a dirty or hibernated volume has a warning.
 """
 
 from __future__ import annotations

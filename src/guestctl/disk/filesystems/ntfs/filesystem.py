@@ -386,9 +386,18 @@ class NtfsFileSystem(FileSystem[int]):
         reparse = self._reparse(node)
         if reparse is not None and reparse.tag == L.TAG_DEDUP:
             raise UnsupportedFeature(f"record {node & L.RECORD_NUMBER_MASK} is deduplicated", feature="deduplication")
+        located = self._located(node, L.DATA)
         if reparse is not None and reparse.tag == L.TAG_WOF:
-            raise UnsupportedFeature(f"record {node & L.RECORD_NUMBER_MASK} is compressed by WOF", feature="WOF")
-        return self._mft.open(node, self._located(node, L.DATA))
+            from guestctl.disk.filesystems.ntfs import wof
+
+            return wof.open_compressed(reparse, located.attribute.size, self._wof_stream(node))
+        return self._mft.open(node, located)
+
+    def _wof_stream(self, node: int) -> BlockDevice:
+        located = self._mft.locate(node, L.DATA, L.WOF_STREAM)
+        if located is None:
+            raise self._mft.bad(node, f"is compressed by WOF and has no {L.WOF_STREAM}")
+        return self._mft.open(node, located)
 
     def streams(self, node: int) -> list[str]:
         """The names of a file's alternate data streams."""
@@ -399,11 +408,13 @@ class NtfsFileSystem(FileSystem[int]):
         return self._mft.open(node, self._located(node, L.DATA, name))
 
     def node_xattrs(self, node: int) -> dict[str, bytes]:
-        """Streams of up to 64 KiB as ``user.NAME``; `streams` names larger ones too."""
+        """Streams of up to 64 KiB as ``user.NAME``, without WOF's; `streams` names all."""
         if (node & L.RECORD_NUMBER_MASK) < L.FIRST_USER_RECORD and node & L.RECORD_NUMBER_MASK != L.ROOT:
             return {}
         found = {}
         for name in self.streams(node):
+            if name == L.WOF_STREAM:
+                continue
             located = self._located(node, L.DATA, name)
             if located.attribute.size <= _MAX_XATTR_BYTES and not located.attribute.encrypted:
                 found[f"user.{name}"] = self._mft.value(located)

@@ -119,6 +119,7 @@ TAG_LX_SYMLINK, TAG_LX_FIFO, TAG_LX_CHR, TAG_LX_BLK, TAG_AF_UNIX = (
     0x80000023,
 )
 TAG_WOF, TAG_DEDUP = 0x80000017, 0x80000013
+WOF_STREAM = "WofCompressedData"
 # substitute name's offset and length, print name's offset and length; offsets count from the end of these.
 LINK_NAMES = Struct("<4H")
 
