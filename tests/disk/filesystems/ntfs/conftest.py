@@ -34,13 +34,13 @@ def mount_ntfs(run: Run, tmp_path_factory: pytest.TempPathFactory) -> MountNtfs:
     """Mount a volume with ntfs-3g, read-only unless told otherwise; needs root and FUSE."""
 
     @contextmanager
-    def _mount(image: Path, options: str = "ro") -> Iterator[Path]:
+    def _mount(image: Path, options: str = "ro", driver: str = "ntfs-3g") -> Iterator[Path]:
         if not hasattr(os, "geteuid") or os.geteuid() != 0:
             pytest.skip("needs root")
         if not Path("/dev/fuse").exists():
             pytest.skip("needs FUSE")
         target = tmp_path_factory.mktemp("mount")
-        run("ntfs-3g", "-o", options, image, target)
+        run(driver, "-o", options, image, target)
         try:
             yield target
         finally:

@@ -196,3 +196,24 @@ def test_encrypted_files_are_refused(make: Make, mount_ntfs: MountNtfs) -> None:
         assert filesystem.stat("/secret").st_size == 10_000
         with pytest.raises(UnsupportedFeature, match="EFS"):
             filesystem.read_bytes("/secret")
+
+
+def test_attribute_lists(run: Run, make: Make, mount_ntfs: MountNtfs) -> None:
+    """Runs and streams in several records, as ntfsinfo tells them."""
+    image = make("-c", "512")
+    content = os.urandom(512)
+    with mount_ntfs(image, "rw") as target:
+        with (target / "runs").open("wb", buffering=0) as stream:
+            for number in range(1000):
+                os.pwrite(stream.fileno(), content, number * 1024)
+        for number in range(100):
+            (target / "streams").touch()
+            os.setxattr(target / "streams", f"user.{number}", b"%d" % number * 20)
+    with mount_ntfs(image) as target:
+        expected = from_mount(target)
+    for name in ("runs", "streams"):
+        assert "$ATTRIBUTE_LIST" in run("ntfsinfo", "-F", f"/{name}", image)
+    with FileDevice.open(image) as device, FileSystem.detect(device) as filesystem:
+        assert from_guestctl(filesystem) == expected
+        assert filesystem.read_bytes("/runs") == (content + bytes(512)) * 999 + content
+        assert len(filesystem.xattrs("/streams")) == 100

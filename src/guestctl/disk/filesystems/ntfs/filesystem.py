@@ -20,6 +20,7 @@ from guestctl.disk.filesystems.ntfs import layout as L
 from guestctl.disk.filesystems.ntfs.attributes import decode_name, encode_name, units
 from guestctl.disk.filesystems.ntfs.boot_sector import BootSector, read_boot_sector
 from guestctl.disk.filesystems.ntfs.index import Entries, Index
+from guestctl.disk.filesystems.ntfs.logfile import is_clean
 from guestctl.disk.filesystems.ntfs.mft import Located, MasterFileTable
 from guestctl.disk.filesystems.ntfs.reparse import Reparse, parse_extended_attributes, parse_reparse, parse_target
 from guestctl.disk.filesystems.ntfs.stat import DIRECTORY_MODE, REGULAR_MODE, NtfsStat
@@ -71,7 +72,14 @@ class NtfsFileSystem(FileSystem[int]):
         if (major, minor) > (3, 1):
             raise UnsupportedFeature(f"NTFS {major}.{minor}", feature="NTFS version")
         if flags & L.VOLUME_DIRTY:
-            self.warnings.append("the volume is dirty: it was not unmounted, and its log is not replayed")
+            self.warnings.append("the volume is dirty: Windows is to check it")
+        try:
+            clean = is_clean(self._mft)
+        except InvalidFormat as error:
+            self.warnings.append(f"$LogFile cannot be read: {error}")
+        else:
+            if not clean:
+                self.warnings.append("the volume is dirty: its log holds changes that are not replayed")
 
     def _look_for_hibernation(self) -> None:
         try:
