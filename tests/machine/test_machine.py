@@ -14,8 +14,8 @@ from guestctl.core.types import Firmware, GuestType
 from guestctl.detectors import GuestDetector, inspect
 from guestctl.disk import DiskReader, FileSystem, PartitionTable
 from guestctl.machine import Machine, MountTree
+from guestctl.machine.devices import letters
 from guestctl.machine.fstab import parse_fstab
-from guestctl.machine.machine import _letters
 from memory_filesystem import MemoryFileSystem
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +43,7 @@ def test_devices(data_disk: Path) -> None:
         ]
         with pytest.raises(DetectionError, match="no device /dev/sdc"):
             machine.filesystem("/dev/sdc")
-    assert [_letters(index) for index in (0, 25, 26, 51, 52, 701, 702)] == ["a", "z", "aa", "az", "ba", "zz", "aaa"]
+    assert [letters(index) for index in (0, 25, 26, 51, 52, 701, 702)] == ["a", "z", "aa", "az", "ba", "zz", "aaa"]
 
 
 @pytest.mark.parametrize(

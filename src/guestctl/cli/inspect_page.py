@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from guestctl.cli.output import printable, size_text, table_lines
+from guestctl.cli.storage_tree import tree_lines
 from guestctl.detectors.report import Guest, Report
 
 
@@ -41,16 +42,21 @@ def _storage(report: Report) -> _Page:
         (image.device, image.path, image.format, size_text(image.virtual_size), image.partition_table or "none")
         for image in report.images
     ]
+    known = {filesystem.device: filesystem for filesystem in report.filesystems}
+    whole: dict[str, Sequence[str]] = {image.device: () for image in report.images}
+    parents = whole | {name: filesystem.parents for name, filesystem in known.items()}
     filesystems = [
         (
-            filesystem.device,
-            filesystem.type,
-            filesystem.label or "",
-            size_text(filesystem.size),
-            "" if filesystem.used is None else f"{100 * filesystem.used // max(filesystem.size, 1)}%",
-            mounted.get(filesystem.device, ""),
+            drawn + name,
+            found.type,
+            found.label or "",
+            size_text(found.size),
+            "" if found.used is None else f"{100 * found.used // max(found.size, 1)}%",
+            mounted.get(name, ""),
         )
-        for filesystem in report.filesystems
+        if (found := known.get(name))
+        else (drawn + name, "", "", "", "", "")
+        for drawn, name in tree_lines(parents)
     ]
     return _Page(
         "Storage",

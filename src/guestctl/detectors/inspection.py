@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from guestctl.core.errors import DetectionError, GuestctlError
@@ -30,23 +30,26 @@ def inspect(machine: Machine, *, with_applications: bool = True) -> report.Repor
             )
             for disk in machine.disks
         ],
-        filesystems=[_filesystem(machine, device) for device in machine.devices],
+        filesystems=list(_filesystems(machine)),
         guests=guests,
         warnings=machine.all_warnings(),
     )
 
 
-def _filesystem(machine: Machine, device: str) -> report.Filesystem:
-    identity = machine.identity(device)
-    usage = machine.usage(device) if identity and identity.usage == "filesystem" else None
-    return report.Filesystem(
-        device=device,
-        type=identity.type if identity else "unknown",
-        label=identity.label if identity else None,
-        uuid=identity.uuid if identity else None,
-        size=machine.devices[device].size,
-        used=usage.used if usage else None,
-    )
+def _filesystems(machine: Machine) -> Iterator[report.Filesystem]:
+    """What each device holds, arrays with partitions included, and the subvolumes, which share their space."""
+    for device, below in machine.partitioned.items():
+        if machine.parents(device):
+            yield report.Filesystem(device, "partitioned", None, None, below.size, None, machine.parents(device))
+    for device, size, identity in machine.found():
+        if identity is None:
+            yield report.Filesystem(device, "unknown", None, None, size, None, machine.parents(device))
+            continue
+        usage = machine.usage(device) if identity.usage == "filesystem" else None
+        facts = (identity.type, identity.label, identity.uuid, size)
+        yield report.Filesystem(device, *facts, usage.used if usage else None, machine.parents(device))
+        for name in machine.subvolumes(device) if usage else ():
+            yield report.Filesystem(name, *facts, None, (device,))
 
 
 def _inspect_guest(machine: Machine, guest: Guest, with_applications: bool) -> report.Guest:

@@ -23,7 +23,10 @@ class Image(msgspec.Struct, frozen=True):
 
 
 class Filesystem(msgspec.Struct, frozen=True):
-    """What a device holds; sizes in bytes, ``used`` is None where it cannot be read."""
+    """What a device holds; sizes in bytes, ``used`` is None where it cannot be read.
+
+    ``parents`` are the devices that it lies on: the disk of a partition, the members of a volume.
+    """
 
     device: str
     type: str
@@ -31,6 +34,7 @@ class Filesystem(msgspec.Struct, frozen=True):
     uuid: str | None
     size: int
     used: int | None
+    parents: tuple[str, ...] = ()
 
 
 class Application(msgspec.Struct, frozen=True):

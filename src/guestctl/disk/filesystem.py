@@ -68,6 +68,18 @@ class Entry(NamedTuple, Generic[N]):
     kind: int
 
 
+class Subvolume(NamedTuple):
+    """A tree of its own in a filesystem. ``path`` is from the top-level one, without a slash before it; or None."""
+
+    id: int
+    parent_id: int  # the subvolume that holds its name
+    path: str | None
+    uuid: str | None
+    parent_uuid: str | None  # of a snapshot: what it was taken from
+    generation: int
+    read_only: bool
+
+
 class WalkError(NamedTuple):
     """What went wrong below a path that was walked."""
 
@@ -86,6 +98,8 @@ class FileSystem(ABC, Generic[N]):
     block_size: int
     root: N
     warnings: list[str]
+    members: Sequence[BlockDevice] = ()  # all its devices, where there may be several
+    subvolume_id: int | None = None  # where there are subvolumes: the one that is seen
 
     # What a room answers
 
@@ -126,6 +140,14 @@ class FileSystem(ABC, Generic[N]):
         Raises `UnsupportedFeature` where that is not known, or not to be trusted.
         """
         raise UnsupportedFeature(f"the free blocks of {self.type}", feature="free blocks")
+
+    def subvolumes(self) -> Sequence[Subvolume]:
+        """All subvolumes but the top-level one, by id."""
+        return ()
+
+    def open_subvolume(self, path: str) -> FileSystem[N]:
+        """The subvolume at `path` as a filesystem of its own. Raises ``FileNotFoundError`` where there is none."""
+        raise FileNotFoundError(errno.ENOENT, "No such subvolume", path)
 
     def close(self) -> None:
         """Release what the filesystem opened; its device stays open."""

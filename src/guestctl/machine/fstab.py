@@ -1,4 +1,4 @@
-"""``/etc/fstab``, as fstab(5) and getmntent(3) describe it."""
+"""``/etc/fstab``, as fstab(5) and getmntent(3) describe it, and ``/etc/crypttab``, as crypttab(5) does."""
 
 from __future__ import annotations
 
@@ -29,6 +29,14 @@ def parse_fstab(text: str) -> Iterator[FstabEntry]:
         if "bind" in options or "rbind" in options:
             continue
         yield FstabEntry(spec, "/" + mountpoint.strip("/"), type_, options)
+
+
+def parse_crypttab(text: str) -> Iterator[tuple[str, str]]:
+    """(name, device) of each line that unlocks one."""
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) >= 2 and not fields[0].startswith("#"):
+            yield fields[0], fields[1]
 
 
 def _names_device(spec: str) -> bool:

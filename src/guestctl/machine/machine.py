@@ -1,8 +1,7 @@
-"""``Machine``: disks in order become ``/dev/sda``, ``/dev/sdb``…, and what lies on them gets libguestfs's names."""
+"""``Machine``: the disks of one virtual machine, their filesystems, and the guests on them."""
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,27 +10,19 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from guestctl.block import BlockDevice
-from guestctl.core.errors import DetectionError, GuestctlError, InvalidFormat
-from guestctl.disk.filesystem import FileSystem, Identity, Options, Usage
-from guestctl.disk.partition import Partition, PartitionTable
+from guestctl.core.errors import DetectionError, GuestctlError
+from guestctl.disk.filesystem import FileSystem, Identity, Options, Subvolume, Usage
+from guestctl.disk.partition import Partition
 from guestctl.disk.reader import DiskReader
-from guestctl.disk.volumes import ROOMS, Assembly, Member, Volume
 from guestctl.disk.volumes.keys import Keys
-from guestctl.machine.fstab import FstabEntry, parse_fstab
+from guestctl.machine.devices import Devices, Disk
+from guestctl.machine.fstab import FstabEntry, parse_crypttab, parse_fstab
 from guestctl.machine.tree import MountTree
 
-_MAX_VOLUME_LEVELS = 16  # one on the other
-_MAX_FSTAB_BYTES = 1 << 20
+_SUBVOLUME_PREFIX = "btrfsvol:"
+_MAX_TABLE_BYTES = 1 << 20
 # Each line may mount the whole root once more, and a walk visits every mount.
 _MAX_FSTAB_ENTRIES = 1000
-
-
-class Disk(NamedTuple):
-    """A disk of the machine. ``table`` is None where it has no partition table."""
-
-    name: str
-    reader: DiskReader
-    table: PartitionTable | None
 
 
 class FoundFilesystem(NamedTuple):
@@ -52,22 +43,18 @@ class Guest:
 
 
 class Machine:
-    """The disks of one virtual machine. Filesystems open when they are asked for."""
+    """The disks of one virtual machine. Filesystems open when they are asked for.
+
+    A device is called as libguestfs calls it: ``/dev/sda1``, ``/dev/VG/LV``, ``/dev/md127``; a subvolume of a
+    Btrfs that is not its default one ``btrfsvol:/dev/sda1/PATH``.
+    """
 
     def __init__(self, disks: Sequence[DiskReader], *, options: Options = Options(), keys: Keys | None = None) -> None:
         self.options = options
-        self.keys = keys or Keys()
         self.warnings: list[str] = []
-        self.disks: list[Disk] = []
-        self._devices: dict[str, BlockDevice] = {}
-        self._partitions: dict[str, Partition] = {}
-        self._volumes: dict[str, Volume] = {}
-        self._identities: dict[str, Identity | None] = {}
+        self._devices = Devices(disks, keys or Keys(), self.warnings)
         self._filesystems: dict[str, FileSystem[Any]] = {}
         self._failures: dict[str, GuestctlError] = {}
-        for index, reader in enumerate(disks):
-            self._add_disk(f"/dev/sd{_letters(index)}", reader)
-        self._assemble_volumes()
 
     @classmethod
     def open(
@@ -92,95 +79,94 @@ class Machine:
                 reader.close()
             raise
 
-    def _add_disk(self, name: str, reader: DiskReader) -> None:
-        self.warnings.extend(f"{name}: {warning}" for warning in reader.warnings)
-        table: PartitionTable | None = None
-        try:
-            table = PartitionTable.detect(reader)
-        except InvalidFormat as error:
-            self.warnings.append(f"{name}: partition table: {error}")
-        self.disks.append(Disk(name, reader, table))
-        if table is None or not table.partitions:
-            self._devices[name] = reader
-            return
-        self.warnings.extend(f"{name}: {warning}" for warning in table.warnings)
-        for partition in table.partitions:
-            if not partition.extended:
-                device = f"{name}{partition.number}"
-                self._devices[device] = partition.device(reader)
-                self._partitions[device] = partition
+    # Devices
 
-    def _assemble_volumes(self) -> None:
-        """Volumes lie on disks, partitions and other volumes: look again until there is nothing new."""
-        assembled: dict[str, list[Member]] = {}
-        warnings: dict[str, Sequence[str]] = {}
-        for _ in range(_MAX_VOLUME_LEVELS):
-            before = len(self._devices)
-            for type_, room in ROOMS.items():
-                members = [Member(name, device) for name, device in self._devices.items() if self._holds(name, type_)]
-                if not members or members == assembled.get(type_):
-                    continue
-                assembled[type_] = members
-                assembly = _assemble(room, members, self.keys)
-                warnings[type_] = assembly.warnings
-                for volume in assembly.volumes:
-                    self._volumes[volume.name] = volume
-                    self._devices[volume.name] = volume.device
-            if len(self._devices) == before:
-                break
-        for messages in warnings.values():
-            self.warnings.extend(messages)
-
-    def _holds(self, device: str, type_: str) -> bool:
-        identity = self.identity(device)
-        return identity is not None and identity.type == type_
-
-    def parents(self, device: str) -> tuple[str, ...]:
-        """The devices that `device` lies on: those of a volume, the disk of a partition."""
-        if device in self._volumes:
-            return self._volumes[device].parents
-        if device in self._partitions:
-            return (device.rstrip("0123456789"),)
-        return ()
+    @property
+    def disks(self) -> list[Disk]:
+        return self._devices.disks
 
     @property
     def devices(self) -> dict[str, BlockDevice]:
         """Every device that may hold a filesystem, by name: disks and partitions in their order, then volumes."""
-        return dict(self._devices)
+        return dict(self._devices.by_name)
+
+    @property
+    def partitioned(self) -> dict[str, BlockDevice]:
+        """The disks and arrays in whose place there are partitions."""
+        return dict(self._devices.partitioned)
+
+    def parents(self, device: str) -> tuple[str, ...]:
+        """The devices that `device` lies on: those of a volume, the disk of a partition."""
+        return self._devices.parents(device)
 
     def partition(self, device: str) -> Partition | None:
-        """The partition that `device` is, or None for a whole disk."""
-        return self._partitions.get(device)
-
-    def found(self) -> Iterator[FoundFilesystem]:
-        """What each device holds, without opening it."""
-        for name, device in self._devices.items():
-            yield FoundFilesystem(name, device.size, self.identity(name))
+        """The partition that `device` is, or None for any other."""
+        return self._devices.partition(device)
 
     def identity(self, device: str) -> Identity | None:
         """What `device` holds; a device that cannot be identified is a warning and None."""
-        if device not in self._identities:
-            try:
-                self._identities[device] = FileSystem.identify(self._devices[device])
-            except GuestctlError as error:
-                self._identities[device] = None
-                self.warnings.append(f"{device}: {error}")
-        return self._identities[device]
+        return self._devices.identity(device)
+
+    def found(self) -> Iterator[FoundFilesystem]:
+        """What each device holds, without opening it."""
+        for name, device in self._devices.by_name.items():
+            yield FoundFilesystem(name, device.size, self.identity(name))
+
+    def find_device(self, spec: str) -> str | None:
+        """The device that an fstab or kernel command line names: ``UUID=…``, ``/dev/vda1``, ``/dev/disk/by-…``."""
+        return self._devices.find(spec)
+
+    # Filesystems
 
     def filesystem(self, device: str) -> FileSystem[Any]:
         """The filesystem on `device`, opened once. Raises as `FileSystem.detect`."""
-        if device not in self._devices:
-            known = ", ".join(self._devices)
-            raise DetectionError(f"no device {device} in this machine (there are: {known})")
         if device in self._failures:
             raise self._failures[device]
         if device not in self._filesystems:
-            try:
-                self._filesystems[device] = FileSystem.detect(self._devices[device], options=self.options)
-            except GuestctlError as error:
-                self._failures[device] = error
-                raise
+            if device.startswith(_SUBVOLUME_PREFIX):
+                self._filesystems[device] = self._open_subvolume(device)
+            else:
+                self._open(device)
         return self._filesystems[device]
+
+    def _open(self, name: str) -> None:
+        by_name = self._devices.by_name
+        if name not in by_name:
+            raise DetectionError(f"no device {name} in this machine (there are: {', '.join(by_name)})")
+        options = self.options._replace(siblings=self._devices.siblings(name))
+        try:
+            filesystem = FileSystem.detect(by_name[name], options=options)
+        except GuestctlError as error:
+            self._failures[name] = error
+            raise
+        for other, device in by_name.items():
+            if other == name or any(device is member for member in filesystem.members):
+                self._filesystems[other] = filesystem
+
+    def _open_subvolume(self, name: str) -> FileSystem[Any]:
+        rest = name.removeprefix(_SUBVOLUME_PREFIX)
+        device = max((one for one in self._devices.by_name if rest.startswith(f"{one}/")), key=len, default=None)
+        if device is None:
+            raise DetectionError(f"no device of {name} in this machine")
+        try:
+            return self.filesystem(device).open_subvolume(rest.removeprefix(f"{device}/"))
+        except FileNotFoundError as error:
+            raise DetectionError(f"{device} has no subvolume {error.filename}") from error
+
+    def subvolumes(self, device: str) -> dict[str, Subvolume]:
+        """The subvolumes of the filesystem on `device` but the default one, by the names that `filesystem` takes."""
+        filesystem = self._try_filesystem(device)
+        if filesystem is None:
+            return {}
+        try:
+            return {
+                f"{_SUBVOLUME_PREFIX}{device}/{one.path}": one
+                for one in filesystem.subvolumes()
+                if one.path is not None and one.id != filesystem.subvolume_id
+            }
+        except GuestctlError as error:
+            self.warnings.append(f"{device}: subvolumes: {error}")
+            return {}
 
     def usage(self, device: str) -> Usage | None:
         """Bytes used on `device`, or None where its filesystem cannot be read."""
@@ -193,17 +179,120 @@ class Machine:
             self.warnings.append(f"{device}: {error}")
             return None
 
+    def _try_filesystem(self, device: str) -> FileSystem[Any] | None:
+        known_failure = device in self._failures
+        try:
+            return self.filesystem(device)
+        except DetectionError:
+            return None
+        except GuestctlError as error:
+            if not known_failure:
+                self.warnings.append(f"{device}: {error}")
+            return None
+
+    # Guests
+
     def guests(self) -> list[Guest]:
         """Each root filesystem with its mount points assembled into one tree."""
         guests = []
-        for device in self._devices:
+        seen: list[FileSystem[Any]] = []
+        for device in self._devices.by_name:
             identity = self.identity(device)
             if identity is not None and identity.usage in ("raid", "crypto"):
                 continue
             filesystem = self._try_filesystem(device)
-            if filesystem is not None and self._guarded(device, filesystem, _is_linux_root):
-                guests.append(self._assemble(device, filesystem))
+            if filesystem is None or any(filesystem is one for one in seen):
+                continue
+            seen.append(filesystem)
+            if self._is_root(device):
+                guests.append(self._assemble(device))
+            guests += [self._assemble(name) for name in self._subvolume_roots(device)]
         return guests
+
+    def _subvolume_roots(self, device: str) -> list[str]:
+        """The roots among subvolumes; snapshots of a root, or what the default subvolume was taken from, are none."""
+        roots = {name: one for name, one in self.subvolumes(device).items() if self._is_root(name)}
+        if not roots:
+            return []
+        filesystem = self.filesystem(device)
+        default = next((one for one in filesystem.subvolumes() if one.id == filesystem.subvolume_id), None)
+        originals = {one.uuid for one in (*roots.values(), default) if one and one.uuid}
+        return [
+            name
+            for name, one in roots.items()
+            if one.parent_uuid not in originals and not (default and default.parent_uuid == one.uuid)
+        ]
+
+    def _is_root(self, name: str) -> bool:
+        filesystem = self._try_filesystem(name)
+        if filesystem is None:
+            return False
+        try:
+            return _is_linux_root(filesystem)
+        except (GuestctlError, OSError) as error:
+            self.warnings.append(f"{name}: {error}")
+            return False
+
+    def _assemble(self, root: str) -> Guest:
+        filesystem = self.filesystem(root)
+        tree = MountTree(filesystem)
+        mountpoints = {"/": root}
+        unlocked = self._unlocked(root, filesystem)
+        for entry in self._fstab(root, filesystem):
+            device = unlocked.get(entry.spec) or self.find_device(entry.spec)
+            if device is None or entry.mountpoint == "/":
+                continue
+            device = self._mounted_subvolume(device, entry.options)
+            mounted = self._try_filesystem(device)
+            if mounted is None:
+                continue
+            try:
+                tree.mount(entry.mountpoint, mounted)
+            except (OSError, GuestctlError) as error:
+                self.warnings.append(f"{root}: cannot mount {device} on {entry.mountpoint}: {error}")
+            else:
+                mountpoints[entry.mountpoint] = device
+        return Guest(root, mountpoints, tree if len(mountpoints) > 1 else filesystem)
+
+    def _mounted_subvolume(self, device: str, options: Sequence[str]) -> str:
+        """What the mount options ``subvol=`` and ``subvolid=`` choose on `device`."""
+        values = dict(option.partition("=")[::2] for option in options)
+        path, number = values.get("subvol", "").strip("/"), values.get("subvolid")
+        if path or number:
+            for name, one in self.subvolumes(device).items():
+                if one.path == path or (not path and str(one.id) == number):
+                    return name
+        return device
+
+    def _unlocked(self, root: str, filesystem: FileSystem[Any]) -> dict[str, str]:
+        """The names that ``/etc/crypttab`` gives to unlocked volumes."""
+        names = {}
+        for name, spec in parse_crypttab(self._table(root, filesystem, "/etc/crypttab")):
+            device = self.find_device(spec)
+            volume = next((one for one in self._devices.by_name if device and self.parents(one) == (device,)), None)
+            if volume is not None:
+                names[f"/dev/mapper/{name}"] = volume
+        return names
+
+    def _fstab(self, root: str, filesystem: FileSystem[Any]) -> list[FstabEntry]:
+        text = self._table(root, filesystem, "/etc/fstab")
+        entries = list(islice(parse_fstab(text), _MAX_FSTAB_ENTRIES + 1))
+        if len(entries) > _MAX_FSTAB_ENTRIES:
+            self.warnings.append(f"{root}: /etc/fstab: only the first {_MAX_FSTAB_ENTRIES} entries are mounted")
+            del entries[_MAX_FSTAB_ENTRIES:]
+        # Parents before children, whatever order the file has them in.
+        return sorted(entries, key=lambda entry: entry.mountpoint.count("/") if entry.mountpoint != "/" else 0)
+
+    def _table(self, root: str, filesystem: FileSystem[Any], path: str) -> str:
+        try:
+            return filesystem.read_text(path, limit=_MAX_TABLE_BYTES)
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+        except (OSError, GuestctlError) as error:
+            self.warnings.append(f"{root}: {path}: {error}")
+            return ""
+
+    # The whole
 
     def image_files(self) -> list[str]:
         """The host files that the disks are read from, backing files included."""
@@ -216,105 +305,14 @@ class Machine:
         return files
 
     def all_warnings(self) -> list[str]:
-        """Those of the machine and of every filesystem opened so far."""
-        return self.warnings + [
-            f"{device}: {warning}"
-            for device, filesystem in self._filesystems.items()
-            for warning in filesystem.warnings
-        ]
-
-    def find_device(self, spec: str) -> str | None:
-        """The device that an fstab or kernel command line names: ``UUID=…``, ``/dev/vda1``, ``/dev/disk/by-…``."""
-        key, equals, value = spec.partition("=")
-        value = value.strip('"')
-        if equals and key in _TAGS:
-            return self._find_by(key, value)
-        if spec.startswith("/dev/disk/by-"):
-            kind, _, value = spec.removeprefix("/dev/disk/by-").partition("/")
-            if kind.upper() in _TAGS:
-                return self._find_by(kind.upper(), _unescape_udev(value))
-            # by-id and by-path name a disk in ways that the image does not record.
-            number = value.rpartition("-part")[2]
-            return f"/dev/sda{number}" if len(self.disks) == 1 and f"/dev/sda{number}" in self._devices else None
-        if spec in self._devices:
-            return spec
-        if spec.startswith("/dev/mapper/"):
-            return self._find_mapped(spec.removeprefix("/dev/mapper/"))
-        name = _as_sd_name(spec)
-        return name if name in self._devices else None
-
-    def _find_mapped(self, name: str) -> str | None:
-        """A logical volume by the name the device mapper gives it: ``VG-LV``, hyphens inside doubled."""
-        for device in self._volumes:
-            group, slash, volume = device.removeprefix("/dev/").partition("/")
-            if slash and f"{group.replace('-', '--')}-{volume.replace('-', '--')}" == name:
-                return device
-        return None
-
-    def _find_by(self, tag: str, value: str) -> str | None:
-        for name in self._devices:
-            partition = self._partitions.get(name)
-            if tag == "PARTUUID":
-                found = partition.uuid if partition else None
-            elif tag == "PARTLABEL":
-                found = partition.name if partition else None
-            else:
-                identity = self.identity(name)
-                found = (identity.label if tag == "LABEL" else identity.uuid) if identity else None
-            if found == value or (tag.endswith("UUID") and found and found.lower() == value.lower()):
-                return name
-        return None
-
-    def _try_filesystem(self, device: str) -> FileSystem[Any] | None:
-        known_failure = device in self._failures
-        try:
-            return self.filesystem(device)
-        except DetectionError:
-            return None
-        except GuestctlError as error:
-            if not known_failure:
-                self.warnings.append(f"{device}: {error}")
-            return None
-
-    def _guarded(self, device: str, filesystem: FileSystem[Any], question: Any) -> bool:
-        try:
-            return bool(question(filesystem))
-        except (GuestctlError, OSError) as error:
-            self.warnings.append(f"{device}: {error}")
-            return False
-
-    def _assemble(self, root: str, filesystem: FileSystem[Any]) -> Guest:
-        tree = MountTree(filesystem)
-        mountpoints = {"/": root}
-        for entry in self._fstab(root, filesystem):
-            device = self.find_device(entry.spec)
-            if device is None or entry.mountpoint == "/":
-                continue
-            mounted = self._try_filesystem(device)
-            if mounted is None:
-                continue
-            try:
-                tree.mount(entry.mountpoint, mounted)
-            except (OSError, GuestctlError) as error:
-                self.warnings.append(f"{root}: cannot mount {device} on {entry.mountpoint}: {error}")
-            else:
-                mountpoints[entry.mountpoint] = device
-        return Guest(root, mountpoints, tree if len(mountpoints) > 1 else filesystem)
-
-    def _fstab(self, root: str, filesystem: FileSystem[Any]) -> list[FstabEntry]:
-        try:
-            text = filesystem.read_text("/etc/fstab", limit=_MAX_FSTAB_BYTES)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except (OSError, GuestctlError) as error:
-            self.warnings.append(f"{root}: /etc/fstab: {error}")
-            return []
-        entries = list(islice(parse_fstab(text), _MAX_FSTAB_ENTRIES + 1))
-        if len(entries) > _MAX_FSTAB_ENTRIES:
-            self.warnings.append(f"{root}: /etc/fstab: only the first {_MAX_FSTAB_ENTRIES} entries are mounted")
-            del entries[_MAX_FSTAB_ENTRIES:]
-        # Parents before children, whatever order the file has them in.
-        return sorted(entries, key=lambda entry: entry.mountpoint.count("/") if entry.mountpoint != "/" else 0)
+        """Those of the machine and of every filesystem opened so far, each once."""
+        found = dict.fromkeys(self.warnings)
+        seen: set[int] = set()
+        for device, filesystem in self._filesystems.items():
+            if id(filesystem.warnings) not in seen:
+                seen.add(id(filesystem.warnings))
+                found.update(dict.fromkeys(f"{device}: {warning}" for warning in filesystem.warnings))
+        return list(found)
 
     def close(self) -> None:
         """Close the filesystems and the disks."""
@@ -335,20 +333,6 @@ class Machine:
         self.close()
 
 
-def _assemble(room: str, members: Sequence[Member], keys: Keys) -> Assembly:
-    try:
-        module = importlib.import_module(f"guestctl.disk.volumes.{room}")
-    except ModuleNotFoundError as error:
-        if error.name != f"guestctl.disk.volumes.{room}":
-            raise
-        return Assembly((), [f"{member.name}: cannot be assembled yet" for member in members])
-    assembly: Assembly = module.assemble(members, keys)
-    return assembly
-
-
-_TAGS = ("UUID", "LABEL", "PARTUUID", "PARTLABEL")
-
-
 def _is_linux_root(filesystem: FileSystem[Any]) -> bool:
     if not filesystem.is_dir("/etc"):
         return False
@@ -358,36 +342,3 @@ def _is_linux_root(filesystem: FileSystem[Any]) -> bool:
         filesystem.exists(path)
         for path in ("/etc/fstab", "/etc/os-release", "/usr/lib/os-release", "/etc/passwd", "/etc/hosts")
     )
-
-
-def _letters(index: int) -> str:
-    letters = ""
-    index += 1
-    while index:
-        index, remainder = divmod(index - 1, 26)
-        letters = chr(ord("a") + remainder) + letters
-    return letters
-
-
-def _as_sd_name(spec: str) -> str | None:
-    """``/dev/vda1``, ``/dev/xvda1``, ``/dev/hda1``, ``/dev/nvme0n1p1`` and ``/dev/mmcblk0p1`` as ``/dev/sda1``."""
-    import re
-
-    match = re.fullmatch(r"/dev/(?:vd|xvd|hd|sd)([a-z]{1,3})(\d*)", spec)
-    if match:
-        return f"/dev/sd{match[1]}{match[2]}"
-    match = re.fullmatch(r"/dev/(?:nvme(\d{1,3})n1|mmcblk(\d{1,3}))(?:p(\d+))?", spec)
-    if match:
-        return f"/dev/sd{_letters(int(match[1] or match[2]))}{match[3] or ''}"
-    return None
-
-
-def _unescape_udev(name: str) -> str:
-    """udev writes characters of a label that are not plain as ``\\x20``."""
-    import re
-
-    raw = re.sub(r"\\x([0-9a-fA-F]{2})", lambda match: chr(int(match[1], 16)), name)
-    try:
-        return raw.encode("latin-1").decode("utf-8")
-    except UnicodeError:
-        return name

@@ -278,7 +278,7 @@ def _read_everything(device: MemoryDevice) -> int:
                 pass
         try:
             filesystem.usage()
-            filesystem.subvolumes()  # type: ignore[attr-defined]
+            filesystem.subvolumes()
             filesystem.exists("/folder/file")
         except GuestctlError:
             pass

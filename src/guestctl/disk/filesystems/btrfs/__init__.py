@@ -13,9 +13,8 @@ from guestctl.disk.filesystem import Identity
 from guestctl.disk.filesystems.btrfs import layout, superblock
 from guestctl.disk.filesystems.btrfs.chunks import MissingDevice
 from guestctl.disk.filesystems.btrfs.filesystem import BtrfsFileSystem, open_filesystem
-from guestctl.disk.filesystems.btrfs.subvolumes import Subvolume
 
-__all__ = ["BtrfsFileSystem", "MissingDevice", "Subvolume", "identify", "open_filesystem"]
+__all__ = ["BtrfsFileSystem", "MissingDevice", "identify", "open_filesystem"]
 
 
 def identify(device: BlockDevice) -> Identity | None:

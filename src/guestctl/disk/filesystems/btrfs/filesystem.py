@@ -9,13 +9,13 @@ from collections.abc import Iterable
 
 from guestctl.block import BlockDevice
 from guestctl.core.errors import InvalidFormat
-from guestctl.disk.filesystem import FileSystem, Options, Usage
+from guestctl.disk.filesystem import FileSystem, Options, Subvolume, Usage
 from guestctl.disk.filesystems.btrfs import layout as L
 from guestctl.disk.filesystems.btrfs.checksums import name_hash
 from guestctl.disk.filesystems.btrfs.directory import Name, Row, list_leaf, parse_names
 from guestctl.disk.filesystems.btrfs.extents import ExtentCache, FileData
 from guestctl.disk.filesystems.btrfs.inode import InodeStat
-from guestctl.disk.filesystems.btrfs.subvolumes import Subvolume, list_subvolumes, parse_root_ref
+from guestctl.disk.filesystems.btrfs.subvolumes import list_subvolumes, parse_root_ref
 from guestctl.disk.filesystems.btrfs.volume import Volume
 from guestctl.disk.stat import PlainStat
 
@@ -42,6 +42,7 @@ class BtrfsFileSystem(FileSystem[Node]):
         self.size = superblock.total_bytes
         self.block_size = superblock.sectorsize
         self.warnings = volume.warnings
+        self.members = tuple(volume.space.devices.values())
         self.subvolume_id = subvolume
         self._extents = ExtentCache(
             volume.space, superblock.sectorsize, volume.checksum if volume.verify else None, volume.checksum_tree

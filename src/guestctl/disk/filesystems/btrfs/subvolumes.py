@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from guestctl.core.errors import InvalidFormat
+from guestctl.disk.filesystem import Subvolume
 from guestctl.disk.filesystems.btrfs import layout as L
 from guestctl.disk.filesystems.btrfs.volume import Volume
 
 _MAX_DEPTH = 4096
-
-
-class Subvolume(NamedTuple):
-    """A subvolume. ``path`` is from the top-level subvolume, without a slash before it; None where it has none."""
-
-    id: int
-    parent_id: int  # the subvolume that holds its name
-    path: str | None
-    uuid: str | None
-    parent_uuid: str | None  # of a snapshot: what it was taken from
-    generation: int
-    read_only: bool
 
 
 def list_subvolumes(volume: Volume) -> Iterator[Subvolume]:
