@@ -95,7 +95,7 @@ def test_command_line(images: list[Path], capsys: pytest.CaptureFixture[str]) ->
         assert exit.value.code == 0, captured.err
         return captured.out
 
-    where = [images[0], "-a", images[1], "-m", "btrfsvol:/dev/sda/home"]
+    where: list[str | Path] = [images[0], "-a", images[1], "-m", "btrfsvol:/dev/sda/home"]
     assert guestctl("cat", *where, "/file") == "in home" * 100_000
     found = json.loads(guestctl("filesystems", "--json", images[0], "-a", images[1]))
     assert [(one["device"], one["parents"]) for one in found][:2] == [
