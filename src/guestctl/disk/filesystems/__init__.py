@@ -8,8 +8,8 @@ from typing import NamedTuple
 class Probe(NamedTuple):
     """Content of a device that is told by a magic number.
 
-    ``type`` and ``usage`` are blkid's words. Where ``module`` is set, that room is imported and its
-    ``identify(device)`` gives an `Identity`, or None where the magic was an accident; its
+    ``type`` and ``usage`` are blkid's words. Where ``module`` is set, that room (of this folder, or with a
+    dot of one beside it) is imported and its ``identify(device)`` gives an `Identity`, or None where the magic was an accident; its
     ``open_filesystem(device, options)``, if the room has one, gives the `FileSystem`.
     """
 
@@ -26,11 +26,16 @@ PROBES = (
     Probe("btrfs", ((0x10040, b"_BHRfS_M"),), "btrfs"),
     Probe("ntfs", ((3, b"NTFS    "),), "ntfs"),
     Probe("exfat", ((3, b"EXFAT   "),)),
-    Probe("squashfs", ((0, b"hsqs"),)),
+    Probe("squashfs", ((0, b"hsqs"), (0, b"sqsh")), "squashfs"),
     Probe("iso9660", ((0x8001, b"CD001"),)),
     Probe("erofs", ((0x400, b"\xe2\xe1\xf5\xe0"),)),
     Probe("swap", ((4086, b"SWAPSPACE2"), (65526, b"SWAPSPACE2")), usage="other"),
-    Probe("crypto_LUKS", ((0, b"LUKS\xba\xbe"),), usage="crypto"),
+    Probe(
+        "crypto_LUKS",
+        ((0, b"LUKS\xba\xbe"), *((0x4000 << power, b"SKUL\xba\xbe") for power in range(9))),
+        "volumes.luks",
+        "crypto",
+    ),
     Probe("BitLocker", ((3, b"-FVE-FS-"),), usage="crypto"),
     Probe("LVM2_member", tuple((sector * 512, b"LABELONE") for sector in range(4)), usage="raid"),
     Probe("linux_raid_member", ((0, b"\xfc\x4e\x2b\xa9"), (4096, b"\xfc\x4e\x2b\xa9")), usage="raid"),
