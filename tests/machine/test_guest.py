@@ -19,6 +19,10 @@ from typing import Any
 
 import pytest
 
+from guestctl.disk import DiskReader
+from guestctl.disk.compare import compare
+from guestctl.machine import Machine
+
 pytestmark = [pytest.mark.long, pytest.mark.root]
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 Run = Callable[..., str]
@@ -222,3 +226,38 @@ def _bytes_read(image: Path) -> int:
         with Machine.open(image) as machine:
             assert inspect(machine).guests
     return total
+
+
+FORMATS = (
+    ("vmdk", "subformat=monolithicSparse"),
+    ("vmdk", "subformat=monolithicFlat"),
+    ("vmdk", "subformat=twoGbMaxExtentSparse"),
+    ("vmdk", "subformat=twoGbMaxExtentFlat"),
+    ("vpc", "force_size=on"),
+    ("vpc", "subformat=fixed,force_size=on"),
+    ("vhdx", "subformat=dynamic"),
+    ("vhdx", "subformat=fixed"),
+    ("vdi", "static=off"),
+    ("vdi", "static=on"),
+)
+
+
+@pytest.mark.parametrize(("format", "options"), FORMATS, ids=map(" ".join, FORMATS))
+def test_other_formats(run: Run, guest: Path, tmp_path: Path, format: str, options: str) -> None:
+    """What qemu-img made of the guest has its bytes, and is found without its name saying what it is."""
+    image = tmp_path / "image"
+    run("qemu-img", "convert", "-O", format, "-o", options, guest, image)
+    with DiskReader.open(image) as reader, DiskReader.open(guest) as expected:
+        assert (reader.format, reader.size) == (format, expected.size)
+        assert compare(expected, reader).identical
+    with Machine.open(image) as machine:
+        assert machine.guests()[0].tree.read_text("/etc/hostname") == "guest.example.org\n"
+    shutil.rmtree(tmp_path)
+
+
+def test_stream_optimized(run: Run, guest: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image.vmdk"
+    guestctl("convert", "-c", "-O", "vmdk", "-o", "subformat=streamOptimized", guest, image)
+    run("qemu-img", "compare", "-f", "raw", "-F", "vmdk", guest, image)
+    run("qemu-img", "check", image)
+    shutil.rmtree(tmp_path)
