@@ -130,7 +130,7 @@ def _ask_for_key(device: str) -> bytes | None:
 
 
 def _choose(machine: Machine, device: str | None) -> FileSystem[Any]:
-    from guestctl.core.errors import DetectionError
+    from guestctl.core.errors import DetectionError, KeyRequired
 
     if device is not None:
         return machine.filesystem(machine.find_device(device) or device)
@@ -145,6 +145,9 @@ def _choose(machine: Machine, device: str | None) -> FileSystem[Any]:
         return machine.filesystem(readable[0])
     if readable:
         raise DetectionError(f"no operating system; choose a filesystem with -m ({', '.join(readable)})")
+    for failure in machine.failures.values():
+        if isinstance(failure, KeyRequired):
+            raise failure
     raise DetectionError("no filesystem that guestctl knows")
 
 

@@ -434,6 +434,8 @@ class FileSystem(ABC, Generic[N]):
                 raise UnsupportedFeature(f"cannot read {candidate.type} content", feature=candidate.type)
             room = _room(candidate)
             if room.identify(device) is not None:
+                if not hasattr(room, "open_filesystem"):
+                    raise UnsupportedFeature(f"cannot read {candidate.type} content", feature=candidate.type)
                 filesystem: FileSystem[Any] = room.open_filesystem(device, options)
                 return filesystem
         raise DetectionError("no known filesystem")
@@ -492,7 +494,8 @@ def _candidates(device: BlockDevice) -> Iterator[Probe]:
 
 
 def _room(candidate: Probe) -> Any:
-    return importlib.import_module(f"guestctl.disk.filesystems.{candidate.module}")
+    package = "guestctl.disk" if "." in str(candidate.module) else "guestctl.disk.filesystems"
+    return importlib.import_module(f"{package}.{candidate.module}")
 
 
 def _checked_names(

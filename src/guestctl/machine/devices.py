@@ -11,7 +11,7 @@ from guestctl.core.errors import GuestctlError
 from guestctl.disk.filesystem import FileSystem, Identity
 from guestctl.disk.partition import Partition, PartitionTable
 from guestctl.disk.reader import DiskReader
-from guestctl.disk.volumes import ROOMS, Assembly, Member, Volume
+from guestctl.disk.volumes import ROOMS, WITH_UNKNOWN, Assembly, Member, Volume
 from guestctl.disk.volumes.keys import Keys
 
 _MAX_VOLUME_LEVELS = 16  # one on the other
@@ -31,13 +31,15 @@ class Disk(NamedTuple):
 class Devices:
     """Every device that may hold something, by name: disks and partitions in their order, then volumes.
 
-    Those in whose place there are partitions are in ``partitioned``.
+    Those in whose place there are partitions are in ``partitioned``; ``failures`` are why what a device
+    holds, or a volume on it, cannot be had.
     """
 
     def __init__(self, readers: Sequence[DiskReader], keys: Keys, warnings: list[str]) -> None:
         self.disks: list[Disk] = []
         self.by_name: dict[str, BlockDevice] = {}
         self.partitioned: dict[str, BlockDevice] = {}
+        self.failures: dict[str, GuestctlError] = {}
         self._warnings = warnings
         self._keys = keys
         self._partitions: dict[str, Partition] = {}
@@ -92,11 +94,12 @@ class Devices:
         for _ in range(_MAX_VOLUME_LEVELS):
             before = len(self.by_name)
             for type_, room in ROOMS.items():
-                members = [Member(name, device) for name, device in self.by_name.items() if self._holds(name, type_)]
+                members = self._members(type_)
                 if members and members != assembled.get(type_):
                     assembled[type_] = members
                     assembly = _assemble(room, members, self._keys)
                     warnings[type_] = assembly.warnings
+                    self.failures.update(assembly.failures)
                     for volume in assembly.volumes:
                         self._add_volume(volume)
             if len(self.by_name) == before:
@@ -117,9 +120,13 @@ class Devices:
         else:
             self.by_name[volume.name] = volume.device
 
-    def _holds(self, device: str, type_: str) -> bool:
-        identity = self.identity(device)
-        return identity is not None and identity.type == type_
+    def _members(self, type_: str) -> list[Member]:
+        """The devices that hold `type_`, and for types whose parts do not show it those in which nothing is known."""
+        types = {name: identity.type if (identity := self.identity(name)) else None for name in self.by_name}
+        if type_ not in types.values():
+            return []
+        wanted = (type_, None) if type_ in WITH_UNKNOWN else (type_,)
+        return [Member(name, self.by_name[name]) for name, found in types.items() if found in wanted]
 
     def parents(self, device: str) -> tuple[str, ...]:
         """The devices that `device` lies on: those of a volume, the disk of a partition."""
@@ -136,6 +143,7 @@ class Devices:
                 self._identities[device] = FileSystem.identify(self.by_name[device])
             except GuestctlError as error:
                 self._identities[device] = None
+                self.failures[device] = error
                 self._warnings.append(f"{device}: {error}")
         return self._identities[device]
 

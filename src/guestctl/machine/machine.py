@@ -54,7 +54,7 @@ class Machine:
         self.warnings: list[str] = []
         self._devices = Devices(disks, keys or Keys(), self.warnings)
         self._filesystems: dict[str, FileSystem[Any]] = {}
-        self._failures: dict[str, GuestctlError] = {}
+        self._failures = dict(self._devices.failures)
 
     @classmethod
     def open(
@@ -117,6 +117,11 @@ class Machine:
         return self._devices.find(spec)
 
     # Filesystems
+
+    @property
+    def failures(self) -> dict[str, GuestctlError]:
+        """Why what a device holds cannot be read, as far as that was tried."""
+        return dict(self._failures)
 
     def filesystem(self, device: str) -> FileSystem[Any]:
         """The filesystem on `device`, opened once. Raises as `FileSystem.detect`."""

@@ -9,8 +9,8 @@ class Probe(NamedTuple):
     """Content of a device that is told by a magic number.
 
     ``type`` and ``usage`` are blkid's words. Where ``module`` is set, that room (of this folder, or with a
-    dot of one beside it) is imported and its ``identify(device)`` gives an `Identity`, or None where the magic was an accident; its
-    ``open_filesystem(device, options)``, if the room has one, gives the `FileSystem`.
+    dot of one beside it) is imported and its ``identify(device)`` gives an `Identity`, or None where the
+    magic was an accident; its ``open_filesystem(device, options)``, if the room has one, gives the `FileSystem`.
     """
 
     type: str

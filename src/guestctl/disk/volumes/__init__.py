@@ -7,10 +7,12 @@ more members (volumes can lie on volumes), it answers for all of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from guestctl.block import BlockDevice
+from guestctl.core.errors import GuestctlError
 
 # blkid's type of a member -> its room, in the order in which volumes usually lie on each other
 ROOMS = {
@@ -19,6 +21,8 @@ ROOMS = {
     "BitLocker": "bitlocker",
     "LVM2_member": "lvm2",
 }
+# Whose rooms also get the devices in which nothing is known: a header can lie on another device than the data.
+WITH_UNKNOWN = ("crypto_LUKS",)
 
 
 class Member(NamedTuple):
@@ -37,7 +41,11 @@ class Volume(NamedTuple):
 
 
 class Assembly(NamedTuple):
-    """The volumes of one room, and what kept others from being assembled."""
+    """The volumes of one room, and what kept others from being assembled.
+
+    ``failures`` are what whoever asks for the content of a member or volume, by its name, is to be told.
+    """
 
     volumes: Sequence[Volume]
     warnings: Sequence[str] = ()
+    failures: Mapping[str, GuestctlError] = MappingProxyType({})

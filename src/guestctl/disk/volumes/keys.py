@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from guestctl.block import BlockDevice
+from guestctl.core.errors import GuestctlError, KeyRequired
+from guestctl.disk.volumes import Assembly, Member, Volume
 
 _MAX_KEY_FILE_BYTES = 8 << 20  # cryptsetup's limit
 
@@ -25,6 +29,8 @@ class Keys:
         self._keys = list(keys)
         self._ask = ask
         self._answers: dict[str, bytes | None] = {}
+        # Deriving a key takes seconds by design: what was unlocked stays so. The warnings are those of its header.
+        self.opened: dict[BlockDevice, tuple[Volume, list[str]]] = {}
 
     def for_device(self, name: str, uuid: str | None = None) -> Iterator[bytes]:
         """The secrets to try on the device called `name`: its own, those for all, then what the user answers."""
@@ -53,3 +59,56 @@ def parse_key(text: str) -> Key:
             with open(value, "rb") as file:
                 return Key(device, file.read(_MAX_KEY_FILE_BYTES))
     raise ValueError("expected ID:key:TEXT or ID:file:PATH")
+
+
+class Container(Protocol):
+    """What a room makes of an encrypted device."""
+
+    kind: str  # LUKS, BitLocker
+    uuid: str
+    volume_name: str
+    parents: tuple[str, ...]
+    warnings: Sequence[str]
+
+    def unlock(self, secret: bytes | None) -> BlockDevice | None:
+        """The content, if `secret` opens it; None stands for no secret at all."""
+
+
+def unlock_each(members: Sequence[Member], keys: Keys, read: Callable[[Member], Container]) -> Assembly:
+    """The content of each member that one of `keys` opens; for the others, why not."""
+    volumes: list[Volume] = []
+    warnings: list[str] = []
+    failures: dict[str, GuestctlError] = {}
+    for member in members:
+        names = [member.name]
+        try:
+            if member.device not in keys.opened:
+                container = read(member)
+                names.append(container.volume_name)
+                device = _unlock(container, member.name, keys)
+                volume = Volume(container.volume_name, device, container.parents)
+                keys.opened[member.device] = volume, [f"{member.name}: {text}" for text in container.warnings]
+            volume, texts = keys.opened[member.device]
+            volumes.append(volume)
+            warnings += texts
+        except GuestctlError as error:
+            failures |= dict.fromkeys(names, error)
+            warnings.append(str(error) if isinstance(error, KeyRequired) else f"{member.name}: {error}")
+    return Assembly(volumes, warnings, failures)
+
+
+def _unlock(container: Container, name: str, keys: Keys) -> BlockDevice:
+    """The content of `container` by the first key that opens it. Raises `KeyRequired`."""
+    device = container.unlock(None)
+    tried = False
+    for secret in () if device is not None else keys.for_device(name, container.uuid):
+        tried = True
+        device = container.unlock(secret)
+        if device is None and secret.endswith(b"\n"):  # a passphrase as an editor writes it to a file
+            device = container.unlock(secret.rstrip(b"\r\n"))
+        if device is not None:
+            break
+    if device is not None:
+        return device
+    problem = "no key that was given opens it" if tried else "no key was given"
+    raise KeyRequired(f"{name}: encrypted ({container.kind} {container.uuid}), and {problem}", device=name)

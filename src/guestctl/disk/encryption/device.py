@@ -1,0 +1,55 @@
+"""``EncryptedDevice``: the plain text of sectors that another device holds."""
+
+from __future__ import annotations
+
+from guestctl.block import BlockDevice, CachedDevice
+from guestctl.block.device import Buffer
+from guestctl.disk.encryption.cipher import SectorCipher
+
+_DIRECT_BYTES = 64 << 10  # from here on a read is not worth the cache
+_UNIT_BYTES = 256 << 10  # what the processor's cache holds, with the buffers that decryption needs
+
+
+class EncryptedDevice(BlockDevice):
+    """`size` bytes of `parent` from `start`, decrypted; its first sector has the number `first_sector`.
+
+    `start` and `size` are whole sectors of the cipher.
+    """
+
+    def __init__(
+        self, parent: BlockDevice, cipher: SectorCipher, *, start: int = 0, size: int, first_sector: int = 0
+    ) -> None:
+        self.size = size
+        self.sector_size = max(parent.sector_size, cipher.sector_bytes)
+        self._sectors = _Sectors(parent, cipher, start, size, first_sector)
+        self._cached = CachedDevice(self._sectors)
+
+    def read(self, offset: int, length: int) -> Buffer:
+        if length < _DIRECT_BYTES:
+            return self._cached.read(offset, length)
+        return self._sectors.read(offset, length)
+
+
+class _Sectors(BlockDevice):
+    """As `EncryptedDevice`, but whoever reads a byte twice has it decrypted twice."""
+
+    def __init__(self, parent: BlockDevice, cipher: SectorCipher, start: int, size: int, first_sector: int) -> None:
+        self.size = size
+        self._parent = parent
+        self._cipher = cipher
+        self._start = start
+        self._first_sector = first_sector
+
+    def read(self, offset: int, length: int) -> Buffer:
+        self.check_range(offset, length)
+        sector_bytes = self._cipher.sector_bytes
+        first = offset // sector_bytes * sector_bytes
+        end = -(-(offset + length) // sector_bytes) * sector_bytes
+        parts = [
+            self._cipher.decrypt(
+                self._parent.read(self._start + at, min(_UNIT_BYTES, end - at)), self._first_sector + at // sector_bytes
+            )
+            for at in range(first, end, _UNIT_BYTES)
+        ]
+        joined = parts[0] if len(parts) == 1 else b"".join(parts)
+        return memoryview(joined)[offset - first : offset - first + length]
