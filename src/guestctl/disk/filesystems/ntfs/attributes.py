@@ -10,7 +10,6 @@ from guestctl.core.errors import InvalidFormat
 from guestctl.disk.filesystems.ntfs import layout as L
 
 _head = L.ATTRIBUTE.unpack_from
-_type_and_length = L.ATTRIBUTE_START.unpack_from
 
 
 class Attribute(NamedTuple):
@@ -47,25 +46,6 @@ class ListEntry(NamedTuple):
     first_vcn: int
     reference: int
     id: int
-
-
-def find(data: bytes, at: int, end: int, wanted: int) -> int:
-    """The position of the first unnamed attribute of a type, or -1; attributes ascend by type.
-
-    `at` is that of the first attribute. Damage found on the way is left to `iter_attributes`.
-    """
-    while at + L.RESIDENT_BYTES <= end:
-        kind, length = _type_and_length(data, at)
-        if kind >= wanted:
-            if kind > wanted:
-                return -1
-            if not data[at + 9]:  # the name's length
-                whole = at + length <= end and length >= (L.NON_RESIDENT_BYTES if data[at + 8] else L.RESIDENT_BYTES)
-                return at if whole else -1
-        if length < L.RESIDENT_BYTES:
-            return -1
-        at += length
-    return -1
 
 
 def iter_attributes(record: bytes, offset: int) -> Iterator[Attribute]:

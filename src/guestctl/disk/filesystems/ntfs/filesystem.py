@@ -155,29 +155,25 @@ class NtfsFileSystem(FileSystem[int]):
         chunks, shift, record_size = self._mft.chunks, self._mft.shift, self.record_size
         index_mask, number_mask, reference_bits = (1 << shift) - 1, L.RECORD_NUMBER_MASK, L.REFERENCE_BITS
         unpack, special, unusual = L.USUAL_RECORD.unpack_from, L.ATTR_SYSTEM | L.ATTR_REPARSE, self._unusual_stat
-        usual = (L.USUAL_FIRST_ATTRIBUTE, 0, L.STANDARD_INFORMATION, 0, L.USUAL_VALUE_OFFSET)
-        modes = {L.IN_USE: REGULAR_MODE, L.IN_USE | L.IS_DIRECTORY: DIRECTORY_MODE}
+        mode_of = {L.IN_USE: REGULAR_MODE, L.IN_USE | L.IS_DIRECTORY: DIRECTORY_MODE}.get
         times_offset = L.USUAL_FIRST_ATTRIBUTE + L.USUAL_VALUE_OFFSET
+        load, count = self._mft.load, self._mft.count
 
         def node_stat(node: int) -> NtfsStat:
             number = node & number_mask
-            chunk = chunks.get(number >> shift)
-            if chunk is None or chunk[1]:
+            if number >= count:
+                return unusual(node)
+            chunk = chunks.get(number >> shift) or load(number >> shift)
+            if not chunk[2]:
                 return unusual(node)
             data = chunk[0]
             at = (number & index_mask) * record_size
-            if at >= len(data):
-                return unusual(node)
-            sequence, first, flags, base, kind, non_resident, value_at, attributes = unpack(data, at)
+            sequence, flags, attributes = unpack(data, at)
+            mode = mode_of(flags)
             expected = node >> reference_bits
-            if (
-                (first, base, kind, non_resident, value_at) != usual
-                or attributes & special
-                or flags not in modes
-                or (expected and expected != sequence)
-            ):
+            if not mode or attributes & special or (expected != sequence and expected):
                 return unusual(node)
-            return NtfsStat(self, number, modes[flags], data, at, at + times_offset)
+            return NtfsStat(self, number, mode, data, at, at + times_offset)
 
         return node_stat
 

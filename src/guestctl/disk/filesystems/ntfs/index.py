@@ -7,6 +7,7 @@ that $BITMAP marks, in their order; a search descends.
 from __future__ import annotations
 
 import stat
+from codecs import utf_16_le_decode
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -24,6 +25,9 @@ _MAX_BITMAP_BYTES = 64 << 20
 _PADDING = bytes(L.NAME_ENTRY_BYTES)
 
 _ROOT = -1
+# By the attributes of an entry; of a special file only its record tells what it is.
+_KIND_MASK = L.ATTR_REPARSE | L.ATTR_SYSTEM | L.NAME_IS_DIRECTORY
+_KINDS = {0: stat.S_IFREG, L.NAME_IS_DIRECTORY: stat.S_IFDIR}
 
 Entries = list[tuple[str, int, int]]
 
@@ -127,9 +131,9 @@ class Index:
         """The files that a node of a directory names, once each: no short names, no metafiles."""
         data, at, end, position = node
         entries: Entries = []
-        append = entries.append
-        is_directory, directory, regular = L.NAME_IS_DIRECTORY, stat.S_IFDIR, stat.S_IFREG
-        special, unpack = L.ATTR_REPARSE | L.ATTR_SYSTEM, L.NAME_ENTRY.unpack_from
+        append, unpack = entries.append, L.NAME_ENTRY.unpack_from
+        decode = utf_16_le_decode  # without a search for the codec
+        kinds, kind_mask = _KINDS, _KIND_MASK
         hidden, mask = L.FIRST_USER_RECORD, L.RECORD_NUMBER_MASK
         while at < end:
             reference, length, flags, attributes, name_length, namespace = unpack(data, at)
@@ -141,12 +145,10 @@ class Index:
                 break
             if namespace != 2 and reference & mask >= hidden:
                 try:
-                    name = str(data[at + 82 : name_end], "utf-16-le")
+                    name = decode(data[at + 82 : name_end], "strict", True)[0]
                 except UnicodeDecodeError:
                     name = decode_name(data[at + 82 : name_end])
-                # Of a special file only its record tells what it is.
-                kind = 0 if attributes & special else directory if attributes & is_directory else regular
-                append((name, reference, kind))
+                append((name, reference, kinds.get(attributes & kind_mask, 0)))
             at = following
         raise self._bad(f"a wrong entry at {at}, or none that is the last", position)
 

@@ -44,7 +44,6 @@ END_OF_ATTRIBUTES = 0xFFFFFFFF
 
 # type, length, non-resident flag, name length, offset of the name, flags, id.
 ATTRIBUTE = Struct("<IIBBHHH")
-ATTRIBUTE_START = Struct("<II")
 # value length, value offset.
 RESIDENT = Struct("<16xIH")
 RESIDENT_BYTES = 24
@@ -69,11 +68,13 @@ ATTR_SYSTEM, ATTR_SPARSE, ATTR_REPARSE, ATTR_COMPRESSED, ATTR_ENCRYPTED = 0x4, 0
 # 100 ns units from 1601 to 1970.
 EPOCH = 116_444_736_000_000_000
 
-# The head of a record whose first attribute is a resident $STANDARD_INFORMATION, where all writers of
-# version 3.1 put it: sequence number, attributes' offset, flags, base record; then the attribute's type,
-# non-resident flag, value offset and file attributes.
-USUAL_RECORD = Struct("<16xH2xHH8xQ16xI4xB11xH34xI")
+# All writers of version 3.1 put a resident $STANDARD_INFORMATION first, in the same place: bytes of a record that
+# then do not vary, which are the attributes' offset, base record, attribute's type, non-resident flag and value offset;
+# and what a walk wants of the others: sequence number, flags and file attributes.
 USUAL_FIRST_ATTRIBUTE, USUAL_VALUE_OFFSET = 56, 24
+_USUAL_PARTS = ((20, b"\x38\0"), (32, bytes(8)), (56, b"\x10\0\0\0"), (64, b"\0"), (76, b"\x18\0"))
+USUAL_BYTES = tuple((at + index, part[index : index + 1]) for at, part in _USUAL_PARTS for index in range(len(part)))
+USUAL_RECORD = Struct("<16xH4xH88xI")
 
 # $INDEX_ROOT: attribute type, collation rule, index block size, clusters per block; then an index header.
 INDEX_ROOT_HEAD = Struct("<IIIB3x")

@@ -32,6 +32,14 @@ class Place(NamedTuple):
     at: int
 
 
+class Chunk(NamedTuple):
+    """Some file records in a row, mended, and what is wrong with those in it that are damaged."""
+
+    data: bytes
+    damaged: dict[int, str]
+    usual: bool  # all have a sound $STANDARD_INFORMATION in its usual place, and none extends another record
+
+
 class Located(NamedTuple):
     """A stream: its first part, and where the others are."""
 
@@ -45,7 +53,7 @@ class MasterFileTable:
         self.volume = Volume(device, boot.cluster_size, boot.clusters)
         self.record_size = boot.record_size
         self.shift = max(0, (_CHUNK_BYTES // boot.record_size).bit_length() - 1)
-        self.chunks: dict[int, tuple[bytes, dict[int, str]]] = {}
+        self.chunks: dict[int, Chunk] = {}
         self._warnings = warnings
         self._mirror_warned = False
         self.data: BlockDevice = MemoryDevice(b"")
@@ -113,7 +121,7 @@ class MasterFileTable:
         """The record in use that a reference or a record number means. Raises `InvalidFormat`."""
         number = node & L.RECORD_NUMBER_MASK
         chunk = self.chunks.get(number >> self.shift)
-        data, damaged = chunk if chunk is not None else self.load(number >> self.shift)
+        data, damaged, _ = chunk if chunk is not None else self.load(number >> self.shift)
         index = number & ((1 << self.shift) - 1)
         at = index * self.record_size
         if index in damaged or at >= len(data):
@@ -138,8 +146,8 @@ class MasterFileTable:
         extent = self.data.extent(offset)
         return extent.source_offset + offset - extent.start
 
-    def load(self, number: int) -> tuple[bytes, dict[int, str]]:
-        """A chunk of records, mended, and what is wrong with those in it that are damaged."""
+    def load(self, number: int) -> Chunk:
+        """Read a chunk of records, and keep it. Raises `InvalidFormat` where it is past the table's end."""
         size = self.record_size
         start = (number << self.shift) * size
         length = min(size << self.shift, self.count * size - start)
@@ -149,9 +157,9 @@ class MasterFileTable:
         if not number and any(index < L.MIRRORED_RECORDS for index in damaged):
             data = self._with_mirror(data, damaged)
         if len(self.chunks) >= _MAX_CHUNKS:
-            self.chunks.clear()
-        self.chunks[number] = data, damaged
-        return data, damaged
+            del self.chunks[next(iter(self.chunks))]
+        chunk = self.chunks[number] = Chunk(data, damaged, not damaged and _are_usual(data, size))
+        return chunk
 
     def _with_mirror(self, data: bytes, damaged: dict[int, str]) -> bytes:
         offset, size = self.boot.mirror_cluster * self.boot.cluster_size, self.record_size
@@ -267,3 +275,8 @@ class MasterFileTable:
             raise self.bad(node, f"VCN {vcn} of attribute {attribute.type:#x} is mapped nowhere")
 
         return load
+
+
+def _are_usual(data: bytes, size: int) -> bool:
+    count = len(data) // size
+    return all(data[at::size] == byte * count for at, byte in L.USUAL_BYTES)

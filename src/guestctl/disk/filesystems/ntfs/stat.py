@@ -7,18 +7,18 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from guestctl.disk.filesystems.ntfs import layout as L
-from guestctl.disk.filesystems.ntfs.attributes import find
 from guestctl.disk.stat import FileStat
 
 if TYPE_CHECKING:
     from guestctl.disk.filesystems.ntfs.filesystem import NtfsFileSystem
 
 DIRECTORY_MODE, REGULAR_MODE = stat.S_IFDIR | 0o777, stat.S_IFREG | 0o777
+_type_and_length = Struct("<II").unpack_from
+_form = Struct("<8xBB6xI").unpack_from  # non-resident flag, name length, length of the value
 _data_sizes = Struct("<16xQ16xQQ").unpack_from  # first VCN, allocated and real size
-_value_length = Struct("<16xI").unpack_from
 _DIRECTORY, _REGULAR = 0x4, 0x8  # st_mode >> 12
-# Places in a record (links, first attribute) and in an attribute.
-_LINKS, _FIRST, _NON_RESIDENT = 18, 20, 8
+_LINKS, _FIRST = 18, 20  # places in a record: links, first attribute
+_DATA, _LEAST_BYTES, _NON_RESIDENT_BYTES = L.DATA, L.RESIDENT_BYTES, L.NON_RESIDENT_BYTES
 
 
 def _time(index: int) -> Any:
@@ -65,15 +65,21 @@ class NtfsStat(FileStat):
     def st_size(self) -> int:  # type: ignore[override]
         data, at = self.data, self.at
         if self.st_mode >> 12 == _REGULAR:
-            at = find(
-                data, at + (data[at + _FIRST] | data[at + _FIRST + 1] << 8), at + self._filesystem.record_size, L.DATA
-            )
-            if at >= 0:
-                if not data[at + _NON_RESIDENT]:
-                    return _value_length(data, at)[0]  # type: ignore[no-any-return]
-                first_vcn, _, size = _data_sizes(data, at)
-                if not first_vcn:
+            end = at + self._filesystem.record_size - _NON_RESIDENT_BYTES
+            at += data[at + _FIRST] | data[at + _FIRST + 1] << 8
+            while at <= end:
+                kind, length = _type_and_length(data, at)
+                if kind >= _DATA:
+                    non_resident, name_length, size = _form(data, at)
+                    first_vcn = 0
+                    if non_resident:
+                        first_vcn, length, size = _data_sizes(data, at)
+                    if kind > _DATA or name_length or size > length or first_vcn:
+                        break
                     return size  # type: ignore[no-any-return]
+                if length < _LEAST_BYTES:
+                    break
+                at += length
         return self._filesystem.sizes(self.st_ino, self.st_mode)[0]
 
     @property
