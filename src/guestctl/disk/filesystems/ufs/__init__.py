@@ -15,17 +15,18 @@ backup superblocks                           not looked for
 from __future__ import annotations
 
 from guestctl.block import BlockDevice
-from guestctl.core.errors import GuestctlError
 from guestctl.disk.filesystem import Identity
 from guestctl.disk.filesystems.ufs.filesystem import UfsFileSystem, open_filesystem
-from guestctl.disk.filesystems.ufs.superblock import read_superblock
+from guestctl.disk.filesystems.ufs.layout import SUPERBLOCK_BYTES
+from guestctl.disk.filesystems.ufs.superblock import find, parse_identity
 
 __all__ = ["UfsFileSystem", "identify", "open_filesystem"]
 
 
 def identify(device: BlockDevice) -> Identity | None:
-    """What `device` holds; None where no sound superblock is."""
-    try:
-        return read_superblock(device).identity
-    except GuestctlError:
+    """What `device` holds; None where no superblock is."""
+    found = find(device)
+    if found is None:
         return None
+    offset, order = found
+    return parse_identity(bytes(device.read(offset, SUPERBLOCK_BYTES)), order)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from guestctl.block import BlockDevice
-from guestctl.core.errors import InvalidFormat
+from guestctl.core.errors import InvalidFormat, UnsupportedFeature
 from guestctl.disk.filesystem import FileSystem, Options, Usage
 from guestctl.disk.filesystems.ufs import layout as L
 from guestctl.disk.filesystems.ufs.blocks import FileData, Tables
 from guestctl.disk.filesystems.ufs.directory import parse_entries
+from guestctl.disk.filesystems.ufs.groups import free_ranges
 from guestctl.disk.filesystems.ufs.inode import InodeStat, InodeTable
 from guestctl.disk.filesystems.ufs.superblock import Superblock, read_superblock
 
@@ -52,6 +53,11 @@ class UfsFileSystem(FileSystem[int]):
             inodes_used=max(0, superblock.inodes_count - L.ROOT_INODE - max(0, superblock.free_inodes)),
         )
 
+    def free_ranges(self) -> Iterator[tuple[int, int]]:
+        if not self._superblock.clean:
+            raise UnsupportedFeature("the free blocks of a filesystem that needs fsck", feature="free blocks")
+        return free_ranges(self._tables.device, self._superblock)
+
     def node_stat(self, node: int) -> InodeStat:
         return self._inodes.stat(node)
 
@@ -88,5 +94,5 @@ class UfsFileSystem(FileSystem[int]):
 
 
 def open_filesystem(device: BlockDevice, options: Options = Options()) -> UfsFileSystem:
-    """The filesystem on `device`. Raises `InvalidFormat` and `UnsupportedFeature`."""
+    """The filesystem on `device`. Raises `InvalidFormat`."""
     return UfsFileSystem(device, read_superblock(device))

@@ -13,6 +13,7 @@ SUPERBLOCK_OFFSETS = (65536, 8192, 0, 262144)
 
 # struct fs: field -> (offset, format)
 SUPERBLOCK_FIELDS = {
+    "cblkno": (12, "i"),
     "iblkno": (16, "i"),
     "old_cgoffset": (24, "i"),
     "old_cgmask": (28, "i"),
@@ -33,7 +34,6 @@ SUPERBLOCK_FIELDS = {
     "old_nifree": (200, "i"),
     "old_nffree": (204, "i"),
     "clean": (209, "b"),
-    "volname": (680, "32s"),
     "sblockloc": (1000, "q"),
     "nbfree": (1016, "q"),
     "nifree": (1024, "q"),
@@ -44,7 +44,8 @@ SUPERBLOCK_FIELDS = {
     "maxsymlinklen": (1320, "i"),
     "old_inodefmt": (1324, "i"),
 }
-FLAG_UNCLEAN, FLAG_SUJ, FLAG_GJOURNAL = 0x01, 0x08, 0x40
+VOLUME_NAME = (680, "32s")  # fs_volname, of UFS2
+FLAG_UNCLEAN = 0x01
 INODE_FORMAT_44 = 2  # fs_old_inodefmt: uids of 32 bits, and file types in directories
 
 ROOT_INODE = 2

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 
 from guestctl.block import BlockDevice
-from guestctl.core.errors import InvalidFormat, UnsupportedFeature
+from guestctl.core.errors import InvalidFormat
 from guestctl.disk.filesystem import Identity
 from guestctl.disk.filesystems.ufs import layout as L
 
@@ -32,13 +32,13 @@ class Superblock:
     inodes_per_group: int
     fragments_per_group: int
     free_inodes: int
-    inode_table: int  # fragments from the start of a group
+    group_block: int  # fragments from the start of a group
+    inode_table: int  # likewise
     group_skew: tuple[int, int]  # UFS1: fs_old_cgoffset, fs_old_cgmask
     max_symlink: int
     typed_entries: bool
     clean: bool
-    label: str | None
-    uuid: str | None
+    identity: Identity
 
     @property
     def inode_size(self) -> int:
@@ -51,13 +51,12 @@ class Superblock:
     def inode_offset(self, ino: int) -> int:
         """Where an inode lies on the device, in bytes."""
         group, index = divmod(ino, self.inodes_per_group)
-        skew, mask = self.group_skew
-        start = group * self.fragments_per_group + skew * (group & ~mask)
-        return (start + self.inode_table) * self.fragment_size + index * self.inode_size
+        return (self.group_start(group) + self.inode_table) * self.fragment_size + index * self.inode_size
 
-    @property
-    def identity(self) -> Identity:
-        return Identity("ufs", version=str(self.version), label=self.label, uuid=self.uuid)
+    def group_start(self, group: int) -> int:
+        """The fragment from which the parts of a cylinder group are counted; UFS1 moves them to spread wear."""
+        skew, mask = self.group_skew
+        return group * self.fragments_per_group + skew * (group & ~mask)
 
 
 def find(device: BlockDevice) -> tuple[int, str] | None:
@@ -84,21 +83,16 @@ def _fields(raw: bytes, order: str) -> dict[str, int]:
 
 
 def read_superblock(device: BlockDevice) -> Superblock:
-    """The superblock of `device`. Raises `InvalidFormat` and `UnsupportedFeature`."""
+    """The superblock of `device`. Raises `InvalidFormat`."""
     found = find(device)
     if found is None:
         raise InvalidFormat("no superblock", structure=_STRUCTURE, offset=L.SUPERBLOCK_OFFSETS[0])
     offset, order = found
-    return parse_superblock(bytes(device.read(offset, L.SUPERBLOCK_BYTES)), order, offset)
-
-
-def parse_superblock(raw: bytes, order: str, offset: int) -> Superblock:
-    """The superblock in `raw`, which lies at `offset` and has a magic number in this byte order."""
+    raw = bytes(device.read(offset, L.SUPERBLOCK_BYTES))
     fields = _fields(raw, order)
-    version = 1 if struct.unpack_from(f"{order}I", raw, L.MAGIC_OFFSET)[0] == L.MAGIC_UFS1 else 2
+    identity = parse_identity(raw, order)
+    version = int(identity.version or 0)
     _check(fields, version, offset)
-    name = bytes(struct.unpack_from("32s", raw, L.SUPERBLOCK_FIELDS["volname"][0])[0]).partition(b"\0")[0]
-    identity = f"{fields['id_high']:08x}{fields['id_low']:08x}"
     old = "old_" if version == 1 else ""
     frag = fields["frag"]
     return Superblock(
@@ -115,13 +109,28 @@ def parse_superblock(raw: bytes, order: str, offset: int) -> Superblock:
         inodes_per_group=fields["ipg"],
         fragments_per_group=fields["fpg"],
         free_inodes=fields[f"{old}nifree"],
+        group_block=fields["cblkno"],
         inode_table=fields["iblkno"],
         group_skew=(fields["old_cgoffset"], fields["old_cgmask"]) if version == 1 else (0, -1),
         max_symlink=max(0, fields["maxsymlinklen"]),
         typed_entries=version == 2 or fields["old_inodefmt"] >= L.INODE_FORMAT_44,
         clean=bool(fields["clean"]) and not fields["flags"] & L.FLAG_UNCLEAN,
-        label=name.decode("utf-8", "surrogateescape") or None if version == 2 else None,
-        uuid=identity if identity.strip("0") else None,
+        identity=identity,
+    )
+
+
+def parse_identity(raw: bytes, order: str) -> Identity:
+    """What blkid says of a superblock with a magic number in this byte order."""
+    fields = _fields(raw, order)
+    ufs1 = struct.unpack_from(f"{order}I", raw, L.MAGIC_OFFSET)[0] == L.MAGIC_UFS1
+    uuid = f"{fields['id_high']:08x}{fields['id_low']:08x}"
+    at, form = L.VOLUME_NAME
+    label = bytes(struct.unpack_from(form, raw, at)[0]).partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    return Identity(
+        "ufs",
+        version="1" if ufs1 else "2",
+        label=None if ufs1 else label or None,
+        uuid=uuid if uuid.strip("0") else None,
     )
 
 
@@ -138,8 +147,7 @@ def _check(fields: dict[str, int], version: int, offset: int) -> None:
         (not 0 < size <= fields["ncg"] * fields["fpg"], f"fs_size is {size}"),
         (fields["ipg"] % fields["inopb"] if fields["inopb"] else True, f"fs_ipg is {fields['ipg']}"),
         (not 0 <= fields["iblkno"] < fields["fpg"], f"fs_iblkno is {fields['iblkno']}"),
+        (not 0 <= fields["cblkno"] < fields["fpg"], f"fs_cblkno is {fields['cblkno']}"),
     ):
         if bad:
             raise InvalidFormat(message, structure=_STRUCTURE, offset=offset)
-    if version == 1 and not fields["old_inodefmt"] >= L.INODE_FORMAT_44 and fields["old_inodefmt"] != 0:
-        raise UnsupportedFeature(f"fs_old_inodefmt {fields['old_inodefmt']}", feature="UFS inode format")
