@@ -16,6 +16,7 @@ from conformance import check_device
 from conftest import Run
 from guestctl.block import FileDevice, MemoryDevice
 from guestctl.core.errors import GuestctlError
+from guestctl.disk.filesystem import FileSystem, Identity
 from guestctl.disk.volumes import Assembly, Member
 from guestctl.disk.volumes.keys import Keys
 from guestctl.disk.volumes.lvm2 import assemble
@@ -286,3 +287,12 @@ def test_snapshot() -> None:
 def test_text_that_is_no_metadata_is_refused_quickly(text: bytes) -> None:
     with pytest.raises(GuestctlError):
         parse_metadata(text, 0)
+
+
+def test_identity(run: Run, shared: Path, tmp_path: Path) -> None:
+    image, folder = tmp_path / "image", shared / "blkid" / "images-fs"
+    run("sh", "-c", 'xz -dc "$1" > "$2"', "sh", folder / "lvm2.img.xz", image)
+    told = dict(line.split("=", 1) for line in (folder / "lvm2.expected").read_text().splitlines())
+    with FileDevice.open(image) as device:
+        version = told["ID_FS_VERSION"].replace("\\x20", " ")
+        assert FileSystem.identify(device) == Identity("LVM2_member", "raid", version, None, told["ID_FS_UUID"])

@@ -17,11 +17,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from guestctl.block import BlockDevice
 from guestctl.core.errors import GuestctlError
+from guestctl.disk.filesystem import Identity
 from guestctl.disk.volumes import Assembly, Member, Volume
 from guestctl.disk.volumes.keys import Keys
 from guestctl.disk.volumes.lvm2.group import VolumeGroup, newest
-from guestctl.disk.volumes.lvm2.physical import PhysicalVolume, read_physical_volume
+from guestctl.disk.volumes.lvm2.physical import PhysicalVolume, read_physical_volume, read_uuid
+
+
+def identify(device: BlockDevice) -> Identity | None:
+    """What ``blkid -p`` says of a physical volume."""
+    uuid = read_uuid(device)
+    return None if uuid is None else Identity("LVM2_member", "raid", version="LVM2 001", uuid=uuid)
 
 
 def assemble(members: Sequence[Member], keys: Keys) -> Assembly:

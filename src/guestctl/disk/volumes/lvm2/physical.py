@@ -36,6 +36,16 @@ class PhysicalVolume(NamedTuple):
     damage: GuestctlError | None
 
 
+def read_uuid(device: BlockDevice) -> str | None:
+    """The UUID of the physical volume on `device`, or None where no sound label is."""
+    try:
+        sector, header_offset = _find_label(device)
+    except InvalidFormat:
+        return None
+    raw_uuid, _ = _PV_HEADER.unpack_from(device.read(sector * _SECTOR_BYTES, _SECTOR_BYTES), header_offset)
+    return _hyphenated(bytes(raw_uuid))
+
+
 def read_physical_volume(name: str, device: BlockDevice) -> PhysicalVolume:
     """The physical volume on `device`. Raises `InvalidFormat` and `ChecksumMismatch`."""
     sector, header_offset = _find_label(device)
