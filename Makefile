@@ -7,7 +7,7 @@ IMAGE ?= tests/data/debian-12.qcow2
 BIN = $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test lint docs bench tools
+.PHONY: demo test lint docs bench tools volume-images
 
 demo: $(VENV)/.installed
 	$(BIN)/guestctl inspect $(IMAGE)
@@ -29,6 +29,10 @@ bench: $(VENV)/.installed
 
 tools:
 	tools/install-test-tools
+
+# Boots a small virtual machine; what it makes is in git.
+volume-images:
+	tools/make-volume-images tests/data/volumes
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

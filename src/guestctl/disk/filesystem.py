@@ -487,8 +487,9 @@ class DirEntry:
 
 def _candidates(device: BlockDevice) -> Iterator[Probe]:
     for candidate in PROBES:
-        for offset, magic in candidate.magics:
-            if offset + len(magic) <= device.size and device.read(offset, len(magic)) == magic:
+        ends = ((device.size // unit * unit - back, magic) for back, unit, magic in candidate.end_magics)
+        for offset, magic in (*candidate.magics, *ends):
+            if 0 <= offset <= device.size - len(magic) and device.read(offset, len(magic)) == magic:
                 yield candidate
                 break
 

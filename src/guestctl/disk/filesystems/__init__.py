@@ -17,15 +17,19 @@ class Probe(NamedTuple):
     magics: tuple[tuple[int, bytes], ...]  # (offset in bytes, magic); any one will do
     module: str | None = None
     usage: str = "filesystem"
+    # (bytes before the end, what the end is rounded down to, magic)
+    end_magics: tuple[tuple[int, int, bytes], ...] = ()
 
 
 PROBES = (
-    # Before FAT, which the first sectors of BitLocker To Go are as well.
+    # Before what its members hold from their offset 0 on.
     Probe(
-        "BitLocker",
-        ((3, b"-FVE-FS-"), (424, b"\x3b\xd6\x67\x49\x29\x2e\xd8\x4a\x83\x99\xf6\xa3\x39\xe3\xd0\x01")),
-        "volumes.bitlocker",
-        "crypto",
+        "linux_raid_member",
+        ((0, b"\xfc\x4e\x2b\xa9"), (4096, b"\xfc\x4e\x2b\xa9")),
+        "volumes.md",
+        "raid",
+        tuple((65536, 65536, magic) for magic in (b"\xfc\x4e\x2b\xa9", b"\xa9\x2b\x4e\xfc"))
+        + ((8192, 4096, b"\xfc\x4e\x2b\xa9"),),
     ),
     Probe("ext", ((0x438, b"\x53\xef"),), "ext4"),
     Probe("vfat", ((510, b"\x55\xaa"), (82, b"FAT32   "), (82, b"MSWIN"), (54, b"FAT"), (54, b"MSDOS")), "fat"),
@@ -43,6 +47,6 @@ PROBES = (
         "volumes.luks",
         "crypto",
     ),
-    Probe("LVM2_member", tuple((sector * 512, b"LABELONE") for sector in range(4)), "volumes.lvm2", "raid"),
-    Probe("linux_raid_member", ((0, b"\xfc\x4e\x2b\xa9"), (4096, b"\xfc\x4e\x2b\xa9")), usage="raid"),
+    Probe("BitLocker", ((3, b"-FVE-FS-"),), usage="crypto"),
+    Probe("LVM2_member", tuple((sector * 512, b"LABELONE") for sector in range(4)), usage="raid"),
 )

@@ -14,11 +14,10 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from guestctl.block import BlockDevice
+from guestctl.block import BlockDevice, parity
 from guestctl.block.device import Buffer, Extent, MappedDevice
 from guestctl.core.errors import InvalidFormat, UnsupportedFeature
 from guestctl.disk.filesystems.btrfs import layout as L
-from guestctl.disk.filesystems.btrfs import parity
 
 _STRUCTURE = "CHUNK_ITEM"
 # profile -> (least number of stripes, copies of each byte as stored)
@@ -199,10 +198,10 @@ class LogicalSpace(MappedDevice):
                 stripes[index] = bytes(self.devices[devid].read(physical + row * L.STRIPE_LEN + skip, length))
         p, q = stripes.pop(data_count, None), stripes.pop(data_count + 1, None)
         missing = [index for index in range(data_count) if index not in stripes]
-        result = parity.rebuild(wanted, missing, stripes, p, q, length)
+        result = parity.rebuild(missing, stripes, p, q, length)
         if result is None:
             raise MissingDevice([devid for devid, _ in chunk.stripes if devid not in self.devices], self.uuids)
-        return result
+        return result[missing.index(wanted)]
 
 
 def _places(chunk: Chunk, offset: int) -> tuple[int, int, list[tuple[int, int]]]:

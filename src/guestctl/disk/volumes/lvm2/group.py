@@ -8,10 +8,10 @@ from itertools import pairwise
 from guestctl.block import BlockDevice, SliceDevice
 from guestctl.core.errors import GuestctlError, InvalidFormat, UnsupportedFeature
 from guestctl.disk.volumes import Volume
-from guestctl.disk.volumes.lvm2.devices import Concatenation, Stripes, Zeros
 from guestctl.disk.volumes.lvm2.physical import PhysicalVolume
 from guestctl.disk.volumes.lvm2.snapshot import SnapshotDevice
 from guestctl.disk.volumes.lvm2.text import Section
+from guestctl.disk.volumes.raid.linear import Concatenation, Stripes, Zeros
 
 _SECTOR_BYTES = 512
 _MAX_DEPTH = 16  # of logical volumes that lie on each other

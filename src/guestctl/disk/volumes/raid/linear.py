@@ -1,4 +1,4 @@
-"""How segments make a device: one after the other, in stripes, as zeros."""
+"""What has no redundancy: devices one after the other, in stripes, and zeros."""
 
 from __future__ import annotations
 
