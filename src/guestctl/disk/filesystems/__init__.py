@@ -31,6 +31,13 @@ PROBES = (
         tuple((65536, 65536, magic) for magic in (b"\xfc\x4e\x2b\xa9", b"\xa9\x2b\x4e\xfc"))
         + ((8192, 4096, b"\xfc\x4e\x2b\xa9"),),
     ),
+    # Before FAT, which the first sectors of BitLocker To Go are as well.
+    Probe(
+        "BitLocker",
+        ((3, b"-FVE-FS-"), (424, b"\x3b\xd6\x67\x49\x29\x2e\xd8\x4a\x83\x99\xf6\xa3\x39\xe3\xd0\x01")),
+        "volumes.bitlocker",
+        "crypto",
+    ),
     Probe("ext", ((0x438, b"\x53\xef"),), "ext4"),
     Probe("vfat", ((510, b"\x55\xaa"), (82, b"FAT32   "), (82, b"MSWIN"), (54, b"FAT"), (54, b"MSDOS")), "fat"),
     Probe("xfs", ((0, b"XFSB"),), "xfs"),
@@ -40,6 +47,15 @@ PROBES = (
     Probe("squashfs", ((0, b"hsqs"), (0, b"sqsh")), "squashfs"),
     Probe("iso9660", ((0x8001, b"CD001"),)),
     Probe("erofs", ((0x400, b"\xe2\xe1\xf5\xe0"),)),
+    Probe(
+        "ufs",
+        tuple(
+            (offset + 1372, magic)
+            for offset in (8192, 65536, 0, 262144)
+            for magic in (b"\x54\x19\x01\0", b"\0\x01\x19\x54", b"\x19\x01\x54\x19", b"\x19\x54\x01\x19")
+        ),
+        "ufs",
+    ),
     Probe("swap", ((4086, b"SWAPSPACE2"), (65526, b"SWAPSPACE2")), usage="other"),
     Probe(
         "crypto_LUKS",
@@ -47,6 +63,5 @@ PROBES = (
         "volumes.luks",
         "crypto",
     ),
-    Probe("BitLocker", ((3, b"-FVE-FS-"),), usage="crypto"),
-    Probe("LVM2_member", tuple((sector * 512, b"LABELONE") for sector in range(4)), usage="raid"),
+    Probe("LVM2_member", tuple((sector * 512, b"LABELONE") for sector in range(4)), "volumes.lvm2", "raid"),
 )
