@@ -45,7 +45,7 @@ PROBES = (
     Probe("ntfs", ((3, b"NTFS    "),), "ntfs"),
     Probe("exfat", ((3, b"EXFAT   "),)),
     Probe("squashfs", ((0, b"hsqs"), (0, b"sqsh")), "squashfs"),
-    Probe("iso9660", ((0x8001, b"CD001"),)),
+    Probe("iso9660", ((0x8001, b"CD001"), (0x8009, b"CDROM")), "iso9660"),
     Probe("erofs", ((0x400, b"\xe2\xe1\xf5\xe0"),)),
     Probe(
         "ufs",
