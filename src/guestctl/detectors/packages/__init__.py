@@ -5,6 +5,7 @@ from __future__ import annotations
 from guestctl.detectors.files import Tree
 from guestctl.detectors.packages.apk import apk_applications
 from guestctl.detectors.packages.dpkg import dpkg_applications
+from guestctl.detectors.packages.rpm import DIRECTORIES, rpm_applications
 from guestctl.detectors.report import Application
 
 # distribution -> (package format, package management), libguestfs's words
@@ -31,9 +32,7 @@ _DATABASES = (
     ("/usr/lib/apk/db/installed", ("apk", "apk")),
     ("/var/lib/pacman/local", ("pacman", "pacman")),
 )
-_RPM_DATABASES = ("/var/lib/rpm", "/usr/lib/sysimage/rpm", "/usr/share/rpm")
-
-_APPLICATIONS = {"deb": dpkg_applications, "apk": apk_applications}
+_APPLICATIONS = {"deb": dpkg_applications, "apk": apk_applications, "rpm": rpm_applications}
 
 
 def package_system(tree: Tree, distro: str | None) -> tuple[str | None, str | None]:
@@ -43,7 +42,7 @@ def package_system(tree: Tree, distro: str | None) -> tuple[str | None, str | No
     for path, system in _DATABASES:
         if tree.exists(path):
             return system
-    if any(tree.exists(path) for path in _RPM_DATABASES):
+    if any(tree.exists(path) for path in DIRECTORIES):
         return "rpm", "dnf" if tree.exists("/usr/bin/dnf") else "yum"
     return None, None
 

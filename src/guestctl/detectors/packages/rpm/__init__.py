@@ -1,0 +1,40 @@
+"""rpm's database of installed packages: a store of headers, in one of three formats.
+
+====================  ====================================================================
+``rpmdb.sqlite``      read (rpm 4.16 and later; Fedora, RHEL 9)
+``Packages.db``       ndb, read (SUSE)
+``Packages``          Berkeley DB, read: hash and B-tree, both byte orders (RHEL 8 and before)
+====================  ====================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from guestctl.detectors.files import Tree
+from guestctl.detectors.packages.rpm import berkeley, ndb, sqlite
+from guestctl.detectors.packages.rpm.header import parse_header
+from guestctl.detectors.report import Application
+
+DIRECTORIES = ("/var/lib/rpm", "/usr/lib/sysimage/rpm", "/usr/share/rpm")
+# A host with everything installed has some 300 MiB.
+_MAX_DATABASE_BYTES = 1 << 30
+_BACKENDS: tuple[tuple[str, Callable[[bytes], Iterator[bytes]]], ...] = (
+    ("rpmdb.sqlite", sqlite.headers),
+    ("Packages.db", ndb.headers),
+    ("Packages", berkeley.headers),
+)
+
+
+def rpm_applications(tree: Tree) -> Iterator[Application]:
+    """Installed packages, gpg-pubkey among them, as ``rpm -qa`` names them."""
+    for directory in DIRECTORIES:
+        for name, headers in _BACKENDS:
+            path = f"{directory}/{name}"
+            if tree.is_file(path):
+                database = tree.read_bytes(path, limit=_MAX_DATABASE_BYTES)
+                if name == sqlite.NAME and tree.is_file(f"{path}-wal"):
+                    database = sqlite.with_log(database, tree.read_bytes(f"{path}-wal", limit=_MAX_DATABASE_BYTES))
+                for header in headers(database):
+                    yield parse_header(header)
+                return
