@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
+
 from guestctl.detectors.files import Tree
-from guestctl.detectors.packages.apk import apk_applications
-from guestctl.detectors.packages.dpkg import dpkg_applications
-from guestctl.detectors.packages.rpm import DIRECTORIES, rpm_applications
 from guestctl.detectors.report import Application
 
 # distribution -> (package format, package management), libguestfs's words
@@ -32,7 +32,10 @@ _DATABASES = (
     ("/usr/lib/apk/db/installed", ("apk", "apk")),
     ("/var/lib/pacman/local", ("pacman", "pacman")),
 )
-_APPLICATIONS = {"deb": dpkg_applications, "apk": apk_applications, "rpm": rpm_applications}
+_RPM_DATABASES = ("/var/lib/rpm", "/usr/lib/sysimage/rpm", "/usr/share/rpm")
+
+# package format -> the room that reads its database
+_ROOMS = {"deb": "dpkg", "apk": "apk", "rpm": "rpm"}
 
 
 def package_system(tree: Tree, distro: str | None) -> tuple[str | None, str | None]:
@@ -42,14 +45,15 @@ def package_system(tree: Tree, distro: str | None) -> tuple[str | None, str | No
     for path, system in _DATABASES:
         if tree.exists(path):
             return system
-    if any(tree.exists(path) for path in DIRECTORIES):
+    if any(tree.exists(path) for path in _RPM_DATABASES):
         return "rpm", "dnf" if tree.exists("/usr/bin/dnf") else "yum"
     return None, None
 
 
 def applications(tree: Tree, package_format: str | None) -> list[Application] | None:
     """What is installed, sorted by name; None where the database is of a kind that is not read."""
-    reader = _APPLICATIONS.get(package_format or "")
-    if reader is None:
+    room = _ROOMS.get(package_format or "")
+    if room is None:
         return None
-    return sorted(reader(tree), key=lambda application: (application.name, application.arch))
+    found: Iterator[Application] = importlib.import_module(f"guestctl.detectors.packages.{room}").applications(tree)
+    return sorted(found, key=lambda application: (application.name, application.arch))

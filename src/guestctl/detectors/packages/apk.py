@@ -12,7 +12,7 @@ _MAX_DATABASE_BYTES = 128 << 20
 _FIELD = re.compile(r"^([PVATUom]):(.*)$", re.MULTILINE)
 
 
-def apk_applications(tree: Tree) -> Iterator[Application]:
+def applications(tree: Tree) -> Iterator[Application]:
     """Installed packages."""
     for path in ("/lib/apk/db/installed", "/usr/lib/apk/db/installed"):
         text = read_config(tree, path, limit=_MAX_DATABASE_BYTES)

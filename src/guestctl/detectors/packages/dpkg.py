@@ -13,7 +13,7 @@ _MAX_STATUS_BYTES = 128 << 20
 _FIELD = re.compile(r"^(Status|Version|Architecture|Description|Homepage|Maintainer|Source): *(.*)$", re.MULTILINE)
 
 
-def dpkg_applications(tree: Tree) -> Iterator[Application]:
+def applications(tree: Tree) -> Iterator[Application]:
     """Installed packages. Images without dpkg itself have one file a package in status.d."""
     status = read_config(tree, "/var/lib/dpkg/status", limit=_MAX_STATUS_BYTES)
     if status is not None:

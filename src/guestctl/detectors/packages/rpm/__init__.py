@@ -16,7 +16,7 @@ from guestctl.detectors.packages.rpm import berkeley, ndb, sqlite
 from guestctl.detectors.packages.rpm.header import parse_header
 from guestctl.detectors.report import Application
 
-DIRECTORIES = ("/var/lib/rpm", "/usr/lib/sysimage/rpm", "/usr/share/rpm")
+_DIRECTORIES = ("/var/lib/rpm", "/usr/lib/sysimage/rpm", "/usr/share/rpm")
 # A host with everything installed has some 300 MiB.
 _MAX_DATABASE_BYTES = 1 << 30
 _BACKENDS: tuple[tuple[str, Callable[[bytes], Iterator[bytes]]], ...] = (
@@ -26,9 +26,9 @@ _BACKENDS: tuple[tuple[str, Callable[[bytes], Iterator[bytes]]], ...] = (
 )
 
 
-def rpm_applications(tree: Tree) -> Iterator[Application]:
+def applications(tree: Tree) -> Iterator[Application]:
     """Installed packages, gpg-pubkey among them, as ``rpm -qa`` names them."""
-    for directory in DIRECTORIES:
+    for directory in _DIRECTORIES:
         for name, headers in _BACKENDS:
             path = f"{directory}/{name}"
             if tree.is_file(path):
