@@ -104,6 +104,7 @@ def command(
                 resume=resume,
                 sync=not no_sync,
                 progress=listener,
+                keys=options.keys(),
             )
         results.append(result)
     if as_json:

@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from guestctl.disk.filesystem import FileSystem
     from guestctl.disk.reader import DiskReader
-    from guestctl.disk.volumes.keys import Key
+    from guestctl.disk.volumes.keys import Key, Keys
     from guestctl.machine import Machine
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -51,6 +51,13 @@ class ImageOptions:
 
     format: str | None
     allow_dirs: tuple[str, ...]
+    key: tuple[Key, ...]
+
+    def keys(self) -> Keys:
+        """Those of ``--key``, and on a terminal those that the user is asked for."""
+        from guestctl.disk.volumes.keys import Keys
+
+        return Keys(self.key, ask=_ask_for_key if sys.stdin.isatty() and sys.stderr.isatty() else None)
 
     def open(self, path: str, *, snapshot: str | None = None, metadata_only: bool = False) -> DiskReader:
         from guestctl.disk.reader import DiskReader
@@ -61,6 +68,7 @@ class ImageOptions:
             allow_dirs=self.allow_dirs,
             snapshot=snapshot,
             metadata_only=metadata_only,
+            keys=self.keys(),
         )
 
 
@@ -77,19 +85,16 @@ class GuestOptions(ImageOptions):
 
     add: tuple[str, ...]
     ignore_checksums: bool
-    key: tuple[Key, ...]
 
     @contextmanager
     def machine(self, image: str, *more: str) -> Iterator[Machine]:
         from guestctl.disk.filesystem import Options
-        from guestctl.disk.volumes.keys import Keys
         from guestctl.machine import Machine
 
         options = Options(ignore_checksums=self.ignore_checksums)
         images = (image, *more, *self.add)
-        keys = Keys(self.key, ask=_ask_for_key if sys.stdin.isatty() and sys.stderr.isatty() else None)
         with Machine.open(
-            *images, format=self.format, allow_dirs=self.allow_dirs, options=options, keys=keys
+            *images, format=self.format, allow_dirs=self.allow_dirs, options=options, keys=self.keys()
         ) as machine:
             yield machine
 
@@ -161,15 +166,15 @@ _image_options = (
         multiple=True,
         help="Also open backing and data files below DIR, not only beside the image.",
     ),
-)
-_guest_options = (
     click.option(
         "--key",
         type=_key,
         metavar="ID:key:TEXT|ID:file:PATH",
         multiple=True,
-        help="The key of an encrypted device, its UUID, or all.",
+        help="The key of an encrypted device or image, by its name or UUID; all for every one.",
     ),
+)
+_guest_options = (
     click.option("--ignore-checksums", is_flag=True, help="Read metadata whose checksum is wrong."),
     *_image_options,
 )
@@ -179,7 +184,7 @@ _mount_option = click.option(
 
 
 def image_options(function: F) -> F:
-    """``--format`` and ``--allow-dir``, as the argument `options`."""
+    """``--format``, ``--allow-dir`` and ``--key``, as the argument `options`."""
     return _collected(function, ImageOptions, _image_options)
 
 

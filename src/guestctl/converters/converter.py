@@ -15,6 +15,7 @@ from guestctl.block import BlockDevice, FileDevice, Output, SliceDevice
 from guestctl.core.errors import ConversionError
 from guestctl.core.progress import NoProgress, Progress
 from guestctl.disk.reader import DiskReader
+from guestctl.disk.volumes.keys import Keys
 from guestctl.disk.writer import create_writer
 
 # What `compress` means: an option of the format, with its value. The wrappings compress always.
@@ -70,6 +71,7 @@ class Conversion:
     sync: bool
     progress: Progress
     cancelled: Callable[[], bool] | None
+    keys: Keys | None = None
 
 
 class DiskConverter:
@@ -108,13 +110,14 @@ class DiskConverter:
         sync: bool = True,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
+        keys: Keys | None = None,
     ) -> ConversionResult:
         """Convert the image `source` into a new image `output` in `format`.
 
         - ``compress``: compress the data, in the formats that can.
         - ``flatten`` (True): the new image stands alone; False keeps the source's backing file.
         - ``options``: the format's own, with the names of ``qemu-img create -o``.
-        - ``source_format``, ``allow_dirs``, ``snapshot``: as in `DiskReader.open`.
+        - ``source_format``, ``allow_dirs``, ``snapshot``, ``keys``: as in `DiskReader.open`.
         - ``backing_file``, ``backing_format``: below the new image; it holds what differs from it.
         - ``size``: of the new disk in bytes; a smaller one needs ``shrink``.
         - ``sparsify``: free blocks of the filesystems become zeros.
@@ -150,6 +153,7 @@ class DiskConverter:
             sync=sync,
             progress=progress or NoProgress(),
             cancelled=cancelled,
+            keys=keys,
         )
         start = time.monotonic()
         result = self._engine_for(wanted)(wanted)
@@ -265,6 +269,7 @@ def open_source(wanted: Conversion) -> DiskReader:
         snapshot=wanted.snapshot,
         mapped=False,
         progress=wanted.progress,
+        keys=wanted.keys,
     )
 
 
@@ -286,7 +291,7 @@ def backing_of(wanted: Conversion, reader: DiskReader) -> tuple[str, str | None]
 
 def _open_backing(wanted: Conversion, name: str, format: str | None) -> DiskReader:
     path = os.path.join(os.path.dirname(wanted.output), name)
-    return DiskReader.open(path, format=format, allow_dirs=wanted.allow_dirs)
+    return DiskReader.open(path, format=format, allow_dirs=wanted.allow_dirs, keys=wanted.keys)
 
 
 def _new_size(wanted: Conversion, size: int) -> int:

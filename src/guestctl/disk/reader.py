@@ -20,6 +20,7 @@ from guestctl.core.errors import InvalidFormat, LocationRefused, UnsupportedFeat
 from guestctl.core.progress import NoProgress, Progress
 from guestctl.core.types import DiskFormat
 from guestctl.disk.formats import PROBES, ROOMS
+from guestctl.disk.volumes.keys import Keys
 
 # qemu has no limit; a chain this long is a loop through links or an attack on memory.
 _MAX_CHAIN = 200
@@ -59,6 +60,7 @@ class DiskReader(BlockDevice):
         mapped: bool = True,
         metadata_only: bool = False,
         progress: Progress = NoProgress(),
+        keys: Keys | None = None,
     ) -> DiskReader:
         """Open the image at `path`.
 
@@ -69,11 +71,13 @@ class DiskReader(BlockDevice):
         With `metadata_only` the backing file and other files of data stay closed: they may be
         missing or refused, and only `info` and `check` are sure to work. `progress` hears of a
         compressed file, in compressed bytes, while all of it has to be read before it can be opened.
+        `keys` are asked, by the name of the file, for that of an encrypted image when its content is
+        first read.
 
         Raises ``OSError`` for the file itself, `InvalidFormat`, `UnsupportedFeature` and
         `LocationRefused`.
         """
-        image = ImageFile.open(path, allow_dirs=allow_dirs, mapped=mapped)
+        image = ImageFile.open(path, allow_dirs=allow_dirs, mapped=mapped, keys=keys)
         image = replace(image, snapshot=snapshot, metadata_only=metadata_only, progress=progress)
         return image.reader(format)
 
@@ -83,9 +87,10 @@ class DiskReader(BlockDevice):
         *,
         format: str | None = None,
         allow_dirs: Sequence[str | os.PathLike[str]] = (),
+        keys: Keys | None = None,
     ) -> list[DiskReader]:
         """Open the image at `path`, or all disks of the machine that it holds (OVA, OVF). As `open`."""
-        return ImageFile.open(path, allow_dirs=allow_dirs).readers(format)
+        return ImageFile.open(path, allow_dirs=allow_dirs, keys=keys).readers(format)
 
     def read_exact_at(self, offset: int, length: int) -> bytes:
         """Exactly `length` bytes from `offset`; `EndOfDevice` past the end."""
@@ -124,10 +129,16 @@ class ImageFile:
     metadata_only: bool = False  # the reader need not open files that hold nothing but data
     wrappings: int = 0  # compressions and archives around what `device` gives
     progress: Progress = field(default_factory=NoProgress)
+    keys: Keys = field(default_factory=Keys)
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], *, allow_dirs: Sequence[str | os.PathLike[str]] = (), mapped: bool = True
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        allow_dirs: Sequence[str | os.PathLike[str]] = (),
+        mapped: bool = True,
+        keys: Keys | None = None,
     ) -> Self:
         """The file that the user named."""
         path = os.fspath(path)
@@ -140,6 +151,7 @@ class ImageFile:
             allow_dirs=tuple(os.path.realpath(os.fspath(directory)) for directory in allow_dirs),
             chain=(os.path.realpath(path),),
             mapped=mapped,
+            keys=keys or Keys(),
         )
 
     def reader(self, format: str | None) -> DiskReader:
@@ -217,6 +229,7 @@ class ImageFile:
             allow_dirs=self.allow_dirs,
             chain=(*self.chain, real),
             progress=self.progress,
+            keys=self.keys,
         )
 
 

@@ -72,7 +72,7 @@ class Machine:
         readers: list[DiskReader] = []
         try:
             for image in images:
-                readers += DiskReader.open_all(image, format=format, allow_dirs=allow_dirs)
+                readers += DiskReader.open_all(image, format=format, allow_dirs=allow_dirs, keys=keys)
             return cls(readers, options=options, keys=keys)
         except BaseException:
             for reader in readers:

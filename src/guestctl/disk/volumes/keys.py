@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from guestctl.block import BlockDevice
 from guestctl.core.errors import GuestctlError, KeyRequired
 from guestctl.disk.volumes import Assembly, Member, Volume
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _MAX_KEY_FILE_BYTES = 8 << 20  # cryptsetup's limit
 
@@ -61,17 +64,22 @@ def parse_key(text: str) -> Key:
     raise ValueError("expected ID:key:TEXT or ID:file:PATH")
 
 
-class Container(Protocol):
-    """What a room makes of an encrypted device."""
+class Locked(Protocol[T_co]):
+    """What a key opens."""
 
     kind: str  # LUKS, BitLocker
     uuid: str
+
+    def unlock(self, secret: bytes | None) -> T_co | None:
+        """The content, if `secret` opens it; None stands for no secret at all."""
+
+
+class Container(Locked[BlockDevice], Protocol):
+    """What a room makes of an encrypted device."""
+
     volume_name: str
     parents: tuple[str, ...]
     warnings: Sequence[str]
-
-    def unlock(self, secret: bytes | None) -> BlockDevice | None:
-        """The content, if `secret` opens it; None stands for no secret at all."""
 
 
 def unlock_each(members: Sequence[Member], keys: Keys, read: Callable[[Member], Container]) -> Assembly:
@@ -85,7 +93,7 @@ def unlock_each(members: Sequence[Member], keys: Keys, read: Callable[[Member], 
             if member.device not in keys.opened:
                 container = read(member)
                 names.append(container.volume_name)
-                device = _unlock(container, member.name, keys)
+                device = unlock(container, member.name, keys)
                 volume = Volume(container.volume_name, device, container.parents)
                 keys.opened[member.device] = volume, [f"{member.name}: {text}" for text in container.warnings]
             volume, texts = keys.opened[member.device]
@@ -97,18 +105,19 @@ def unlock_each(members: Sequence[Member], keys: Keys, read: Callable[[Member], 
     return Assembly(volumes, warnings, failures)
 
 
-def _unlock(container: Container, name: str, keys: Keys) -> BlockDevice:
-    """The content of `container` by the first key that opens it. Raises `KeyRequired`."""
-    device = container.unlock(None)
+def unlock(locked: Locked[T], name: str, keys: Keys) -> T:
+    """The content of `locked`, which is called `name`, by the first key that opens it. Raises `KeyRequired`."""
+    content = locked.unlock(None)
+    if content is not None:
+        return content
     tried = False
-    for secret in () if device is not None else keys.for_device(name, container.uuid):
+    for secret in keys.for_device(name, locked.uuid):
         tried = True
-        device = container.unlock(secret)
-        if device is None and secret.endswith(b"\n"):  # a passphrase as an editor writes it to a file
-            device = container.unlock(secret.rstrip(b"\r\n"))
-        if device is not None:
-            break
-    if device is not None:
-        return device
+        content = locked.unlock(secret)
+        if content is None and secret.endswith(b"\n"):  # a passphrase as an editor writes it to a file
+            content = locked.unlock(secret.rstrip(b"\r\n"))
+        if content is not None:
+            return content
     problem = "no key that was given opens it" if tried else "no key was given"
-    raise KeyRequired(f"{name}: encrypted ({container.kind} {container.uuid}), and {problem}", device=name)
+    kind = f"{locked.kind} {locked.uuid}".rstrip()
+    raise KeyRequired(f"{name}: encrypted ({kind}), and {problem}", device=name)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conformance import check_device
-from guestctl.core.errors import InvalidFormat, KeyRequired, UnsupportedFeature
+from guestctl.core.errors import InvalidFormat
 from guestctl.disk.reader import DiskReader
 
 Run = Callable[..., str]
@@ -145,17 +145,3 @@ def test_last_cluster_ends_past_the_file(run: Run, tmp_path: Path, flat: Flat) -
         reader.read(0, 192 << 10)
     assert caught.value.structure == "data cluster"
     assert caught.value.offset == len(whole) - 65536
-
-
-@pytest.mark.parametrize(("cipher", "error"), [("luks", KeyRequired), ("aes", UnsupportedFeature)])
-def test_encrypted(tmp_path: Path, cipher: str, error: type[Exception], encrypted: Callable[[Path, str], None]) -> None:
-    path = tmp_path / "encrypted.qcow2"
-    encrypted(path, cipher)
-    with DiskReader.open(path) as reader:
-        for offset in (0, 512 << 10):
-            with pytest.raises(error) as caught:
-                reader.read(offset, 512)
-            with pytest.raises(error):
-                list(reader.runs(offset, 512))
-        if isinstance(caught.value, KeyRequired):
-            assert caught.value.device == str(path)

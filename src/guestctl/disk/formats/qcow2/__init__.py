@@ -11,7 +11,7 @@ internal snapshots                      read, each with its own disk size
 refcounts of 1 to 64 bits               checked
 dirty and corrupt bits                  read, with a warning
 persistent bitmaps                      listed and checked, their bits not read
-encryption (LUKS, legacy AES)           described; reading raises
+encryption (LUKS, legacy AES)           read, with a key
 unknown incompatible features           refused by name
 ======================================  ==================================================
 

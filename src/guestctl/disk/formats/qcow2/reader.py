@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from guestctl.block.device import BlockDevice, Buffer, Extent, MappedDevice, zeros
-from guestctl.core.errors import GuestctlError, InvalidFormat, KeyRequired, UnsupportedFeature
+from guestctl.core.errors import InvalidFormat, KeyRequired, UnsupportedFeature
 from guestctl.core.types import DiskFormat
 from guestctl.disk.formats.qcow2 import layout
 from guestctl.disk.formats.qcow2.clusters import ClusterMap, Kind, L2Slice, Mapping
 from guestctl.disk.formats.qcow2.compression import Decompress, DecompressionError, decompressor
+from guestctl.disk.formats.qcow2.encryption import Decryption, LockedAes, LockedLuks
 from guestctl.disk.formats.qcow2.filenames import parse_reference
 from guestctl.disk.formats.qcow2.header import Extensions, Header, check_l1_location
 from guestctl.disk.formats.qcow2.layout import Incompatible
 from guestctl.disk.formats.qcow2.snapshots import find_snapshot, read_snapshots
 from guestctl.disk.reader import DiskReader, ImageFile, MapEntry
+from guestctl.disk.volumes.keys import unlock
 
 _CACHE_BYTES = 16 << 20  # of decompressed clusters
 _EVERY_BIT = -1
@@ -66,6 +68,8 @@ class Qcow2Reader(DiskReader, MappedDevice):
         self._cluster_bits = header.cluster_bits
         self._cluster_size = header.cluster_size
         self._not_plain = _not_plain(header)
+        self._decryption: Decryption | None = None  # once the content of an encrypted image was asked for
+        self._locked: KeyRequired | None = None
         self._decompress: Decompress | None = None  # its library is imported by the first who needs it
         self._decompressed: dict[int, bytes] = {}
         self._lock = threading.Lock()
@@ -196,7 +200,7 @@ class Qcow2Reader(DiskReader, MappedDevice):
         from guestctl.disk.formats.qcow2.map import map_entries
 
         if not self._complete:
-            raise self._refusal()
+            raise self._incomplete()
         return map_entries(self)
 
     def check(self) -> dict[str, Any]:
@@ -228,16 +232,29 @@ class Qcow2Reader(DiskReader, MappedDevice):
 
     def _require_content(self) -> None:
         """Raise where the bytes of the disk cannot be had."""
-        if self._complete and not self.header.crypt_method:
-            return
-        raise self._refusal()
+        if not self._complete:
+            raise self._incomplete()
+        if self.header.crypt_method and self._decryption is None:
+            self._unlock()
 
-    def _refusal(self) -> GuestctlError:
-        if self.header.crypt_method == layout.CRYPT_LUKS:
-            return KeyRequired(f"{self.path}: the image is encrypted (LUKS)", device=self.path)
-        if self.header.crypt_method == layout.CRYPT_AES:
-            return UnsupportedFeature(f"{self.path}: qcow2's legacy AES encryption", feature="AES encryption")
+    def _incomplete(self) -> UnsupportedFeature:
         return UnsupportedFeature(f"{self.path}: opened for its metadata only", feature="reading")
+
+    def _unlock(self) -> None:
+        """Have the key asked for, once. Raises `KeyRequired`."""
+        assert self.data is not None
+        if self._locked is not None:
+            raise self._locked
+        locked: LockedAes | LockedLuks = LockedAes(self.data)
+        if self.header.crypt_method == layout.CRYPT_LUKS:
+            if self.extensions.encryption is None:
+                raise InvalidFormat("no pointer to the LUKS header", structure="header extension", offset=0)
+            locked = LockedLuks(self.file, self.extensions.encryption[0], self.data)
+        try:
+            self._decryption = unlock(locked, self.path, self.image.keys)
+        except KeyRequired as error:
+            self._locked = error
+            raise
 
     def _stored(self, offset: int, mapping: Mapping, stop: int) -> Extent:
         """Clusters that are stored as they are; the last may end past the file, and then in zeros."""
@@ -245,10 +262,11 @@ class Qcow2Reader(DiskReader, MappedDevice):
         assert self.data is not None and mapping.host_offset is not None
         host_offset = mapping.host_offset + offset - mapping.start
         available = self.data.size - host_offset
-        if available >= stop - offset:
-            return Extent(offset, stop - offset, self.data, host_offset)
         if available > 0:
-            return Extent(offset, available, self.data, host_offset)
+            length = min(available, stop - offset)
+            if self._decryption is None:
+                return Extent(offset, length, self.data, host_offset)
+            return Extent(offset, length, *self._decryption(offset, host_offset, length))
         inside = offset & self._cluster_size - 1
         if inside + available > 0:  # the cluster begins before the end of the file
             return Extent(offset, min(stop - offset, self._cluster_size - inside), None)
