@@ -6,6 +6,7 @@ Only whole units are decompressed, and the last few are kept.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 
 from guestctl.block.device import Buffer, Extent
@@ -15,6 +16,7 @@ from guestctl.disk.filesystems.ntfs.runlist import HOLE, Runs, Segment, StreamDa
 
 _MAX_UNIT_BYTES = 4 << 20
 _MAX_CACHED_BYTES = 1 << 20
+_MAX_CLUSTERS = 1 << 62  # in a run
 
 
 class CompressedData(StreamData):
@@ -31,6 +33,7 @@ class CompressedData(StreamData):
         if unit > _MAX_UNIT_BYTES:
             raise InvalidFormat(f"a compression unit of {unit} bytes", structure="attribute", offset=offset)
         self._unit = unit
+        self._segment = Segment(0, 0, [])  # that was last asked for, in whole units
         self._cache: dict[int, bytes] = {}  # by the unit's first byte
 
     def _extents(self, segment: Segment) -> list[Extent]:
@@ -76,6 +79,8 @@ class CompressedData(StreamData):
 
     def _whole_units(self, vcn: int) -> Segment:
         """The segment that holds a cluster, with its neighbours where a unit goes on in them."""
+        if self._segment.first <= vcn < self._segment.end:
+            return self._segment
         per_unit = self._unit // self._volume.cluster_size
         clusters = -(-self.size // self._volume.cluster_size)
         segments = [self._load(vcn)]
@@ -83,7 +88,9 @@ class CompressedData(StreamData):
             segments.insert(0, self._load(segments[0].first - 1))
         while segments[-1].end % per_unit and segments[-1].end < clusters:
             segments.append(self._load(segments[-1].end))
-        return Segment(segments[0].first, segments[-1].end, [run for segment in segments for run in segment.runs])
+        runs = [run for segment in segments for run in segment.runs]
+        self._segment = Segment(segments[0].first, segments[-1].end, runs)
+        return self._segment
 
     def compute(self, offset: int, length: int) -> Buffer:
         unit = self._unit
@@ -115,7 +122,10 @@ class CompressedData(StreamData):
 def _clusters(runs: Runs, first: int, end: int) -> list[tuple[int, int]]:
     """(LCN, count) of what is mapped between two VCNs."""
     found = []
-    for vcn, count, lcn in runs:
+    for index in range(bisect_right(runs, (first, _MAX_CLUSTERS)) - 1, len(runs)):
+        vcn, count, lcn = runs[index]
+        if vcn >= end:
+            break
         start, stop = max(vcn, first), min(vcn + count, end)
         if start < stop and lcn != HOLE:
             found.append((lcn + start - vcn, stop - start))
