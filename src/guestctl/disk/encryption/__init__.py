@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from guestctl.disk.encryption.cipher import (
+    SPARE_BYTES,
     CbcCipher,
     Initialization,
     SectorCipher,
@@ -17,6 +18,7 @@ from guestctl.disk.encryption.device import EncryptedDevice
 from guestctl.disk.encryption.xts import XtsCipher
 
 __all__ = [
+    "SPARE_BYTES",
     "CbcCipher",
     "EncryptedDevice",
     "Initialization",

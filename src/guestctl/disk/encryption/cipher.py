@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from guestctl.block.device import Buffer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers import BlockCipherAlgorithm
 
 BLOCK_BYTES = 16
+SPARE_BYTES = 15
 _WORD_BYTES = 8
 _KEY_BYTES = {"aes": (16, 24, 32), "camellia": (16, 24, 32), "sm4": (16,)}
 
@@ -30,8 +32,11 @@ class SectorCipher(Protocol):
 
     sector_bytes: int
 
-    def decrypt(self, data: Buffer, sector: int) -> Buffer:
-        """The plain text of `data`, whose first sector has the number `sector`."""
+    def decrypt_into(self, data: Buffer, sector: int, plain: memoryview) -> None:
+        """Put the plain text of `data`, whose first sector has the number `sector`, at the beginning of `plain`.
+
+        The library wants `plain` to be longer than `data`, by `SPARE_BYTES`.
+        """
 
 
 def block_cipher(name: str, key: bytes) -> BlockCipherAlgorithm:
@@ -67,11 +72,19 @@ def decrypt_blocks(algorithm: BlockCipherAlgorithm, blocks: Buffer) -> bytes:
 
 def sector_numbers(first: int, count: int, step: int = 1) -> bytes:
     """`count` numbers, `step` apart, each as a little-endian block."""
+    ones, steps = _numbers_from_zero(count)
+    return (first * ones + step * steps).to_bytes(count * BLOCK_BYTES, "little")
+
+
+@lru_cache(maxsize=8)
+def _numbers_from_zero(count: int) -> tuple[int, int]:
+    """As many blocks with 1 in each, and with 0, 1, 2…; a sum of products of them makes any row of numbers."""
     blocks = array("Q", bytes(count * BLOCK_BYTES))
-    blocks[::2] = array("Q", range(first, first + count * step, step))
+    blocks[::2] = array("Q", range(count))
     if sys.byteorder == "big":
         blocks.byteswap()
-    return blocks.tobytes()
+    one = (1).to_bytes(BLOCK_BYTES, "little")
+    return int.from_bytes(one * count, "little"), int.from_bytes(blocks, "little")
 
 
 class CbcCipher:
@@ -82,25 +95,23 @@ class CbcCipher:
         self._algorithm = algorithm
         self._initialization = initialization
 
-    def decrypt(self, data: Buffer, sector: int) -> Buffer:
+    def decrypt_into(self, data: Buffer, sector: int, plain: memoryview) -> None:
         from cryptography.hazmat.primitives.ciphers import Cipher, modes
 
-        vectors = self._initialization(sector, len(data) // self.sector_bytes)
-        chain = Cipher(self._algorithm, modes.CBC(vectors[:BLOCK_BYTES])).decryptor()
-        words = array("Q", chain.update(data))
-        cipher_words, vector_words = memoryview(data).cast("Q"), memoryview(vectors).cast("Q")
+        size = len(data)
+        vectors = self._initialization(sector, size // self.sector_bytes)
+        Cipher(self._algorithm, modes.CBC(vectors[:BLOCK_BYTES])).decryptor().update_into(data, plain)
+        words, cipher_words = plain[:size].cast("Q"), memoryview(data).cast("Q")
+        vector_words = memoryview(vectors).cast("Q")
         step = self.sector_bytes // _WORD_BYTES
         for half in (0, 1):
-            words[step + half :: step] = _xor(
-                words[step + half :: step],
-                cipher_words[step - 2 + half : len(words) - step : step],
-                vector_words[2 + half :: 2],
-            )
-        return memoryview(words).cast("B").toreadonly()
+            first = words[step + half :: step]
+            before = cipher_words[step - 2 + half : len(words) - step : step]
+            first[:] = _xor(first, before, vector_words[2 + half :: 2])
 
 
-def _xor(*operands: array[int] | memoryview) -> array[int]:
+def _xor(*operands: memoryview) -> memoryview:
     total = 0
     for operand in operands:
         total ^= int.from_bytes(operand.tobytes(), "little")
-    return array("Q", total.to_bytes(len(operands[0]) * _WORD_BYTES, "little"))
+    return memoryview(total.to_bytes(len(operands[0]) * _WORD_BYTES, "little")).cast("Q")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from guestctl.block import BlockDevice, CachedDevice
 from guestctl.block.device import Buffer
-from guestctl.disk.encryption.cipher import SectorCipher
+from guestctl.disk.encryption.cipher import SPARE_BYTES, SectorCipher
 
 _DIRECT_BYTES = 64 << 10  # from here on a read is not worth the cache
-_UNIT_BYTES = 256 << 10  # what the processor's cache holds, with the buffers that decryption needs
+_UNIT_BYTES = 1 << 20
 
 
 class EncryptedDevice(BlockDevice):
@@ -43,13 +43,11 @@ class _Sectors(BlockDevice):
     def read(self, offset: int, length: int) -> Buffer:
         self.check_range(offset, length)
         sector_bytes = self._cipher.sector_bytes
-        first = offset // sector_bytes * sector_bytes
-        end = -(-(offset + length) // sector_bytes) * sector_bytes
-        parts = [
-            self._cipher.decrypt(
-                self._parent.read(self._start + at, min(_UNIT_BYTES, end - at)), self._first_sector + at // sector_bytes
-            )
-            for at in range(first, end, _UNIT_BYTES)
-        ]
-        joined = parts[0] if len(parts) == 1 else b"".join(parts)
-        return memoryview(joined)[offset - first : offset - first + length]
+        first = offset - offset % sector_bytes
+        end = offset + length + -(offset + length) % sector_bytes
+        plain = memoryview(bytearray(end - first + SPARE_BYTES))
+        for at in range(first, end, _UNIT_BYTES):
+            data = self._parent.read(self._start + at, min(_UNIT_BYTES, end - at))
+            target = plain[at - first : at - first + len(data) + SPARE_BYTES]
+            self._cipher.decrypt_into(data, self._first_sector + at // sector_bytes, target)
+        return plain[offset - first : offset - first + length].toreadonly()

@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from guestctl.block.device import Buffer
-from guestctl.disk.encryption.cipher import BLOCK_BYTES, Initialization, block_cipher, decrypt_blocks, encrypt_blocks
+from guestctl.disk.encryption.cipher import (
+    BLOCK_BYTES,
+    SPARE_BYTES,
+    Initialization,
+    block_cipher,
+    decrypt_blocks,
+    encrypt_blocks,
+)
 
 _NATIVE_KEY_BYTES = (32, 64)
 _REDUCTION = 1 << 128 | 0x87  # x^128 = x^7 + x^2 + x + 1
@@ -29,22 +36,22 @@ class XtsCipher:
         is_native = name == "aes" and len(key) in _NATIVE_KEY_BYTES and key[:half] != key[half:]
         self._native_key = key if is_native else None
 
-    def decrypt(self, data: Buffer, sector: int) -> Buffer:
+    def decrypt_into(self, data: Buffer, sector: int, plain: memoryview) -> None:
         vectors = self._initialization(sector, len(data) // self.sector_bytes)
         if self._native_key is not None:
-            return b"".join(self._decrypted_sectors(self._native_key, memoryview(data), vectors))
+            self._decrypt_sectors(self._native_key, memoryview(data), vectors, plain)
+            return
         tweaks = b"".join(_tweaks(encrypt_blocks(self._tweak_cipher, vectors), self.sector_bytes // BLOCK_BYTES))
-        return _xor(decrypt_blocks(self._data_cipher, _xor(data, tweaks)), tweaks)
+        plain[: len(data)] = _xor(decrypt_blocks(self._data_cipher, _xor(data, tweaks)), tweaks)
 
-    def _decrypted_sectors(self, key: bytes, data: memoryview, vectors: bytes) -> Iterator[bytes]:
+    def _decrypt_sectors(self, key: bytes, data: memoryview, vectors: bytes, plain: memoryview) -> None:
         from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
         step, xts = self.sector_bytes, modes.XTS
         cipher = Cipher(algorithms.AES(key), xts(bytes(BLOCK_BYTES)))
-        starts = zip(range(0, len(data), step), range(0, len(vectors), BLOCK_BYTES), strict=True)
-        for start, at in starts:
+        for start, at in zip(range(0, len(data), step), range(0, len(vectors), BLOCK_BYTES), strict=True):
             cipher.mode = xts(vectors[at : at + BLOCK_BYTES])
-            yield cipher.decryptor().update(data[start : start + step])
+            cipher.decryptor().update_into(data[start : start + step], plain[start : start + step + SPARE_BYTES])
 
 
 def _tweaks(first: bytes, blocks: int) -> Iterator[bytes]:

@@ -39,8 +39,9 @@ class ElephantCipher:
         self._cbc = CbcCipher(algorithm, sector_bytes, initialization)
         self._tweak_algorithm = tweak_algorithm
 
-    def decrypt(self, data: Buffer, sector: int) -> Buffer:
-        words = array("I", bytes(self._cbc.decrypt(data, sector)))
+    def decrypt_into(self, data: Buffer, sector: int, plain: memoryview) -> None:
+        self._cbc.decrypt_into(data, sector, plain)
+        words = array("I", plain[: len(data)].tobytes())
         step = self.sector_bytes // _WORD_BYTES
         count = len(words) // step
         mask = int.from_bytes(_WORD_MASK.to_bytes(_LANE_BYTES, "little") * count, "little")
@@ -51,7 +52,7 @@ class ElephantCipher:
         for index, lane in enumerate(lanes):
             content = (lane ^ keys[index % _SECTOR_KEY_WORDS]).to_bytes(count * _LANE_BYTES, "little")
             words[index::step] = array("I", content)[::2]
-        return memoryview(words).cast("B").toreadonly()
+        plain[: len(data)] = memoryview(words).cast("B")
 
     def _sector_keys(self, sector: int, count: int) -> list[int]:
         """The eight words of the sectors' keys, each of all sectors."""

@@ -76,7 +76,7 @@ class Metadata(NamedTuple):
         """Computer, drive and date, as Windows shows them."""
         for entry in self.entries:
             if entry.type == _ENTRY_DESCRIPTION and entry.value_type == VALUE_TEXT:
-                return entry.data.decode("utf-16-le", "surrogatepass").rstrip("\0") or None
+                return entry.data.decode("utf-16-le", "replace").rstrip("\0") or None
         return None
 
 

@@ -12,6 +12,7 @@ import struct
 
 from guestctl.block import BlockDevice
 from guestctl.core.errors import UnsupportedFeature
+from guestctl.disk.encryption import SPARE_BYTES
 from guestctl.disk.volumes.luks.ciphers import hash_name, sector_cipher
 from guestctl.disk.volumes.luks.header import SECTOR_BYTES, Digest, Header, Kdf, KeySlot, invalid
 
@@ -52,7 +53,9 @@ def _slot_key(device: BlockDevice, slot: KeySlot, secret: bytes) -> bytes:
     area_bytes = -(-material_bytes // SECTOR_BYTES) * SECTOR_BYTES
     material = device.read(slot.area_offset, area_bytes)
     cipher = sector_cipher(slot.area_encryption, _derive(slot.kdf, secret, slot.area_key_bytes))
-    return merge(bytes(cipher.decrypt(material, 0))[:material_bytes], slot.stripes, slot.stripe_hash)
+    plain = bytearray(area_bytes + SPARE_BYTES)
+    cipher.decrypt_into(material, 0, memoryview(plain))
+    return merge(bytes(plain[:material_bytes]), slot.stripes, slot.stripe_hash)
 
 
 def _derive(kdf: Kdf, secret: bytes, length: int) -> bytes:
