@@ -1,0 +1,93 @@
+"""The cells of a hive: reading one by its offset, lists of subkeys, data of values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+
+from guestctl.block import BlockDevice
+from guestctl.core.errors import InvalidFormat
+from guestctl.detectors.registry import layout as L
+
+# No value is larger: Windows itself keeps them under 1 MiB, and key names under 512 bytes.
+_MAX_DATA_BYTES = 64 << 20
+_MAX_CELL_BYTES = 64 << 20
+# Of the keys of one list, and of the lists of one root.
+_MAX_ELEMENTS = 1 << 20
+
+
+class Cells:
+    """Random access to the cells of `device`; offsets as the hive has them."""
+
+    def __init__(self, device: BlockDevice, bins_bytes: int, minor: int) -> None:
+        self._device = device
+        self._end = min(bins_bytes, device.size - L.BASE_BLOCK_BYTES)
+        self._minor = minor
+
+    def read(self, offset: int, least: int, structure: str) -> bytes:
+        """The content of the cell at `offset`, which has `least` bytes or more. Raises `InvalidFormat`."""
+        if offset & 7 or offset + L.CELL_SIZE.size > self._end:
+            raise bad(f"a cell at {offset:#x} of {self._end:#x}", offset, structure)
+        start = L.BASE_BLOCK_BYTES + offset
+        (size,) = L.CELL_SIZE.unpack(self._device.read(start, L.CELL_SIZE.size))
+        length = abs(size) - L.CELL_SIZE.size
+        if not least <= length <= min(_MAX_CELL_BYTES, self._end - offset - L.CELL_SIZE.size):
+            raise bad(f"a cell of {abs(size)} bytes", offset, structure)
+        return bytes(self._device.read(start + L.CELL_SIZE.size, length))
+
+    def offsets(self, offset: int, count: int, structure: str) -> tuple[int, ...]:
+        """A list of `count` offsets of cells."""
+        if count > _MAX_ELEMENTS:
+            raise bad(f"{count} elements", offset, structure)
+        cell = self.read(offset, 4 * count, structure)
+        return Struct(f"<{count}I").unpack_from(cell)
+
+    def subkeys(self, offset: int) -> Iterator[int]:
+        """The offsets of the keys in a list of subkeys, of whichever kind."""
+        signature, cell, count = self._list(offset)
+        if signature != L.ROOT_LIST:
+            yield from self._leaf(signature, cell, count, offset)
+            return
+        if L.LIST.size + 4 * count > len(cell):
+            raise bad(f"{count} elements in {len(cell)} bytes", offset, "subkeys list")
+        for leaf in Struct(f"<{count}I").unpack_from(cell, L.LIST.size):
+            signature, leaf_cell, leaf_count = self._list(leaf)
+            yield from self._leaf(signature, leaf_cell, leaf_count, leaf)
+
+    def _list(self, offset: int) -> tuple[bytes, bytes, int]:
+        cell = self.read(offset, L.LIST.size, "subkeys list")
+        signature, count = L.LIST.unpack_from(cell)
+        return signature, cell, count
+
+    def _leaf(self, signature: bytes, cell: bytes, count: int, offset: int) -> Iterator[int]:
+        step = L.LEAVES.get(signature)
+        if step is None or L.LIST.size + step * count > len(cell):
+            raise bad(f"signature is {signature!r}, {count} elements", offset, "subkeys list")
+        words = Struct(f"<{step * count // 4}I").unpack_from(cell, L.LIST.size)
+        yield from words[:: step // 4]
+
+    def data(self, offset: int, size: int) -> bytes:
+        """The `size` bytes of a value's data that are not in the value itself."""
+        if size > _MAX_DATA_BYTES:
+            raise bad(f"a value of {size} bytes", offset, "value data")
+        if size > L.SEGMENT_BYTES and self._minor >= L.BIG_DATA_MINOR:
+            cell = self.read(offset, L.BIG_DATA.size, "big data")
+            signature, count, segments = L.BIG_DATA.unpack_from(cell)
+            if signature == L.BIG_DATA_MAGIC:
+                return self._segments(offset, size, count, segments)
+        return self.read(offset, size, "value data")[:size]
+
+    def _segments(self, offset: int, size: int, count: int, segments: int) -> bytes:
+        if count != -(-size // L.SEGMENT_BYTES):
+            raise bad(f"{count} segments of {size} bytes", offset, "big data")
+        parts = []
+        for segment in self.offsets(segments, count, "big data"):
+            length = min(size, L.SEGMENT_BYTES)
+            parts.append(self.read(segment, length, "big data")[:length])
+            size -= length
+        return b"".join(parts)
+
+
+def bad(message: str, offset: int, structure: str) -> InvalidFormat:
+    """An error at the offset of a cell."""
+    return InvalidFormat(message, structure=structure, offset=L.BASE_BLOCK_BYTES + offset)
