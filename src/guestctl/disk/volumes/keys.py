@@ -87,16 +87,22 @@ def unlock_each(members: Sequence[Member], keys: Keys, read: Callable[[Member], 
     volumes: list[Volume] = []
     warnings: list[str] = []
     failures: dict[str, GuestctlError] = {}
+    owners: dict[str, str] = {}
     for member in members:
         names = [member.name]
         try:
             if member.device not in keys.opened:
                 container = read(member)
+                if container.volume_name in owners:
+                    warnings.append(f"{member.name}: the same UUID as {owners[container.volume_name]}, and not opened")
+                    continue
+                owners[container.volume_name] = member.name
                 names.append(container.volume_name)
                 device = unlock(container, member.name, keys)
                 volume = Volume(container.volume_name, device, container.parents)
                 keys.opened[member.device] = volume, [f"{member.name}: {text}" for text in container.warnings]
             volume, texts = keys.opened[member.device]
+            owners[volume.name] = member.name
             volumes.append(volume)
             warnings += texts
         except GuestctlError as error:

@@ -252,6 +252,7 @@ def seal(content: bytearray, start: int) -> None:
         ("segments 0 type", "hw-opal", "a segment of type hw-opal"),
         ("config requirements", {"mandatory": ["online-reencrypt-v2"]}, "requires online-reencrypt-v2"),
         ("keyslots 0 kdf iterations", 4_000_000_000, "PBKDF2 of 4000000000 iterations"),
+        ("digests 0 iterations", 400_000_000, "PBKDF2 of 400000000 iterations"),
         ("keyslots 0 kdf hash", "whirlpool2", "the hash whirlpool2"),
         ("keyslots 0 kdf type", "scrypt", "keys derived by scrypt"),
         ("digests 0 type", "sha256", "a digest of type sha256"),
@@ -340,6 +341,16 @@ def test_damage_of_luks1(run: Run, tmp_path: Path, key_file: Path, fuzz: Callabl
             volume.device.read(0, min(volume.device.size, 4096))
 
     fuzz(path.read_bytes(), look, places=(range(592),))
+
+
+def test_two_of_one_uuid(encrypt: Encrypt) -> None:
+    path = encrypt()
+    with FileDevice.open(path) as first, FileDevice.open(path) as second:
+        members, keys = [Member("/dev/sda", first), Member("/dev/sdb", second)], Keys([Key("all", SECRET.encode())])
+        for _ in range(2):
+            found = assemble(members, keys)
+            assert [volume.parents for volume in found.volumes] == [("/dev/sda",)]
+            assert found.warnings == ["/dev/sdb: the same UUID as /dev/sda, and not opened"]
 
 
 def test_header_that_ends_early(encrypt: Encrypt) -> None:

@@ -18,11 +18,10 @@ Specifications: LUKS On-Disk Format 1.2.3, LUKS2 On-Disk Format 1.1.1.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import re
 from collections.abc import Sequence
-from itertools import accumulate
 
-from guestctl.block import BlockDevice, Extent, MappedDevice, SliceDevice
+from guestctl.block import BlockDevice, SliceDevice
 from guestctl.core.errors import UnsupportedFeature
 from guestctl.disk.encryption import EncryptedDevice
 from guestctl.disk.filesystem import Identity
@@ -32,6 +31,7 @@ from guestctl.disk.volumes.luks import luks1, luks2
 from guestctl.disk.volumes.luks.ciphers import sector_cipher
 from guestctl.disk.volumes.luks.header import PRIMARY_MAGIC, SECONDARY_MAGIC, Header, Segment, invalid
 from guestctl.disk.volumes.luks.unlock import volume_key
+from guestctl.disk.volumes.raid.linear import Concatenation
 
 
 def identify(device: BlockDevice) -> Identity | None:
@@ -69,6 +69,8 @@ class _Container:
         read = luks1.read_header if identity.version == "1" else luks2.read_header
         self._header: Header = read(member.device)
         self.uuid = self._header.uuid
+        if not re.fullmatch("[0-9A-Za-z-]+", self.uuid):
+            raise invalid(f"UUID {self.uuid!r}", 0)
         self.volume_name = f"/dev/mapper/luks-{self.uuid}"
         self.warnings = self._header.warnings
         data = member
@@ -86,7 +88,7 @@ class _Container:
         if key is None:
             return None
         parts = [_open_segment(self._data, segment, key) for segment in self._header.segments]
-        return parts[0] if len(parts) == 1 else _Segments(parts)
+        return parts[0] if len(parts) == 1 else Concatenation(parts)
 
 
 def _open_segment(device: BlockDevice, segment: Segment, key: bytes) -> BlockDevice:
@@ -98,16 +100,3 @@ def _open_segment(device: BlockDevice, segment: Segment, key: bytes) -> BlockDev
         return SliceDevice(device, segment.offset, size)
     cipher = sector_cipher(segment.encryption, key, segment.sector_bytes, segment.iv_tweak)
     return EncryptedDevice(device, cipher, start=segment.offset, size=size)
-
-
-class _Segments(MappedDevice):
-    """Segments one after the other."""
-
-    def __init__(self, parts: Sequence[BlockDevice]) -> None:
-        self._parts = parts
-        *self._starts, self.size = accumulate((part.size for part in parts), initial=0)
-        self.sector_size = max(part.sector_size for part in parts)
-
-    def extent(self, offset: int) -> Extent:
-        index = bisect_right(self._starts, offset) - 1
-        return Extent(self._starts[index], self._parts[index].size, self._parts[index], 0)

@@ -11,17 +11,18 @@ import hmac
 import struct
 
 from guestctl.block import BlockDevice
-from guestctl.core.errors import UnsupportedFeature
+from guestctl.core.errors import GuestctlError, UnsupportedFeature
 from guestctl.disk.encryption import SPARE_BYTES
 from guestctl.disk.volumes.luks.ciphers import hash_name, sector_cipher
 from guestctl.disk.volumes.luks.header import SECTOR_BYTES, Digest, Header, Kdf, KeySlot, invalid
 
-_MAX_ITERATIONS = 100_000_000  # of PBKDF2: a minute
+_MAX_PBKDF2_BYTES = 4 << 30  # iterations times bytes that are derived: a minute
 _MAX_MEMORY_KIB = 4 << 20
 _MAX_ARGON2_KIB = 64 << 20  # memory times passes: a minute
 _MAX_LANES = 64
-_MAX_KEY_BYTES = 512
-_MAX_MATERIAL_BYTES = 8 << 20  # the stripes of a key: usually 4000 of 64 bytes
+_MAX_SLOTS = 32  # of LUKS2
+_MAX_KEY_BYTES = 128
+_MAX_STRIPES = 1 << 16  # usually 4000
 
 
 def volume_key(device: BlockDevice, header: Header, secret: bytes) -> bytes | None:
@@ -29,27 +30,26 @@ def volume_key(device: BlockDevice, header: Header, secret: bytes) -> bytes | No
 
     Where a slot cannot be read, and no other opens, that is the error.
     """
-    refused: UnsupportedFeature | None = None
-    for slot in header.slots:
+    failure: GuestctlError | None = None
+    for slot in header.slots[:_MAX_SLOTS]:
         try:
             key = _slot_key(device, slot, secret)
             if _is_volume_key(header.digest, key):
                 return key
-        except UnsupportedFeature as error:
-            refused = error
-    if refused is not None:
-        raise refused
+        except GuestctlError as error:
+            failure = error
+    if failure is not None:
+        raise failure
     return None
 
 
 def _slot_key(device: BlockDevice, slot: KeySlot, secret: bytes) -> bytes:
     """What the slot holds for who has `secret`; noise for others."""
-    structure = f"key slot {slot.id}"
+    plausible = 0 < slot.key_bytes <= _MAX_KEY_BYTES and 0 < slot.area_key_bytes <= _MAX_KEY_BYTES
+    if not plausible or not 0 < slot.stripes <= _MAX_STRIPES:
+        message = f"{slot.stripes} stripes of {slot.key_bytes} bytes"
+        raise invalid(message, slot.area_offset, f"key slot {slot.id}")
     material_bytes = slot.key_bytes * slot.stripes
-    if not 0 < slot.key_bytes <= _MAX_KEY_BYTES or not 0 < slot.area_key_bytes <= _MAX_KEY_BYTES:
-        raise invalid(f"a key of {slot.key_bytes} bytes", slot.area_offset, structure)
-    if not 0 < material_bytes <= _MAX_MATERIAL_BYTES:
-        raise invalid(f"{slot.stripes} stripes", slot.area_offset, structure)
     area_bytes = -(-material_bytes // SECTOR_BYTES) * SECTOR_BYTES
     material = device.read(slot.area_offset, area_bytes)
     cipher = sector_cipher(slot.area_encryption, _derive(slot.kdf, secret, slot.area_key_bytes))
@@ -77,7 +77,7 @@ def _derive(kdf: Kdf, secret: bytes, length: int) -> bytes:
 
 
 def _pbkdf2(hash_: str, secret: bytes, salt: bytes, iterations: int, length: int) -> bytes:
-    if not 0 < iterations <= _MAX_ITERATIONS:
+    if not 0 < iterations * length <= _MAX_PBKDF2_BYTES:
         raise UnsupportedFeature(f"PBKDF2 of {iterations} iterations", feature="costly KDF")
     return hashlib.pbkdf2_hmac(hash_name(hash_), secret, salt, iterations, length)
 
