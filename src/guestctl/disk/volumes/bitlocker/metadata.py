@@ -36,6 +36,7 @@ _ENTRY = struct.Struct("<4H")  # size, entry type, value type, version
 _OFFSET_AND_SIZE = struct.Struct("<QQ")
 BLOCK_BYTES = 64 << 10
 
+_EVERYTHING = 1 << 64
 _STATE_ENCRYPTED = 4
 _STATES_CONVERTING = (2, 5)  # encrypting, and that paused
 ENTRY_VMK = 2
@@ -143,7 +144,8 @@ def _read_block(device: BlockDevice, offset: int, sector_bytes: int, *, verify: 
         if entry.type == _ENTRY_VOLUME_HEADER and len(entry.data) >= _OFFSET_AND_SIZE.size:
             header_offset, header_bytes = _OFFSET_AND_SIZE.unpack_from(entry.data)
     guid = str(UUID(bytes_le=guid))
-    return Metadata(guid, method, sector_bytes, encrypted, blocks, header_offset, header_bytes, entries)
+    encrypted_bytes = encrypted if state in _STATES_CONVERTING else _EVERYTHING
+    return Metadata(guid, method, sector_bytes, encrypted_bytes, blocks, header_offset, header_bytes, entries)
 
 
 def _verify(raw: bytes, size: int, offset: int) -> None:
