@@ -35,7 +35,7 @@ _DATABASES = (
 _RPM_DATABASES = ("/var/lib/rpm", "/usr/lib/sysimage/rpm", "/usr/share/rpm")
 
 # package format -> the room that reads its database
-_ROOMS = {"deb": "dpkg", "apk": "apk", "rpm": "rpm"}
+_ROOMS = {"deb": "dpkg", "apk": "apk", "rpm": "rpm", "pacman": "pacman"}
 
 
 def package_system(tree: Tree, distro: str | None) -> tuple[str | None, str | None]:
