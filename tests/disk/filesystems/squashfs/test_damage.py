@@ -226,6 +226,13 @@ def test_xattrs(image: Image) -> None:
         assert filesystem.xattrs("/file") == {"user.name": b"value"}
 
 
+def test_root_that_is_a_file(image: Image) -> None:
+    with image.open() as filesystem:
+        image.put(32, "<Q", filesystem.resolve("/file"))
+    with pytest.raises(InvalidFormat, match="the root is no directory"):
+        image.open()
+
+
 def test_directory_inside_itself(image: Image) -> None:
     """An entry that leads to the root: an error, and the walk ends."""
     at = image.data.index(b"many", image.directories) - 8

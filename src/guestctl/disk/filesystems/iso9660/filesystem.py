@@ -31,6 +31,7 @@ from guestctl.disk.stat import PlainStat
 _DEFAULT_MODE = 0o555
 _MAX_SECTIONS = 4096
 _MAX_CACHED_ENTRIES = 1 << 17
+_MAX_DIRECTORY_BYTES = 64 << 20  # some 500,000 files with Rock Ridge
 
 Listing = tuple[list[tuple[str, int, int]], dict[str, int]]
 
@@ -223,8 +224,10 @@ class IsoFileSystem(FileSystem[int]):
         own = self._record(node)
         if not own.is_directory:
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if own.size > _MAX_DIRECTORY_BYTES:
+            raise InvalidFormat(f"a directory of {own.size} bytes", structure="directory record", offset=node)
         data = bytes(self._device.read(node, own.size))
-        entries = []
+        entries: list[tuple[str, int, int]] = []
         at = 0
         continued = False
         while at < len(data):

@@ -20,6 +20,8 @@ _NS = 1_000_000_000
 _UNIX_EPOCH_DAY = date(1970, 1, 1).toordinal()
 _MAX_CONTINUATIONS = 64
 _MAX_CONTINUATION_BYTES = 32 << 10
+# A link to the longest path has some thirty, attributes of 64 KiB that other readers know some 300.
+_MAX_ENTRIES = 1024
 _MAX_ZONE = 52  # quarters of an hour
 
 
@@ -109,21 +111,17 @@ class SystemUse:
     def entries(self, record: Record) -> Iterator[tuple[bytes, bytes]]:
         """(signature, what follows the version) of each entry."""
         area, offset = record.system_use[self._skip :], record.offset
+        count = 0
         for _ in range(_MAX_CONTINUATIONS):
             following = None
-            at = 0
-            while at + L.SYSTEM_USE.size <= len(area):
-                signature, length, _ = L.SYSTEM_USE.unpack_from(area, at)
-                if length < L.SYSTEM_USE.size or signature == b"ST":
-                    break
-                if at + length > len(area):
-                    raise _bad(f"{signature!r} of {length} bytes", offset, "system use entry")
-                payload = area[at + L.SYSTEM_USE.size : at + length]
+            for signature, payload in _split(area, offset):
+                count += 1
+                if count > _MAX_ENTRIES:
+                    raise _bad(f"more than {_MAX_ENTRIES}", offset, "system use entry")
                 if signature == b"CE" and len(payload) >= L.CONTINUATION.size:
                     following = L.CONTINUATION.unpack_from(payload)
                 else:
                     yield signature, payload
-                at += length
             if following is None:
                 return
             block, skip, length = following
@@ -132,6 +130,18 @@ class SystemUse:
                 raise _bad(f"a continuation of {length} bytes", offset, "system use entry")
             area = bytes(self._device.read(offset, length))
         raise _bad("continued without an end", record.offset, "system use entry")
+
+
+def _split(area: bytes, offset: int) -> Iterator[tuple[bytes, bytes]]:
+    at = 0
+    while at + L.SYSTEM_USE.size <= len(area):
+        signature, length, _ = L.SYSTEM_USE.unpack_from(area, at)
+        if length < L.SYSTEM_USE.size or signature == b"ST":
+            return
+        if at + length > len(area):
+            raise _bad(f"{signature!r} of {length} bytes", offset, "system use entry")
+        yield signature, area[at + L.SYSTEM_USE.size : at + length]
+        at += length
 
 
 def _interpret(rock: RockRidge, signature: bytes, payload: bytes) -> None:

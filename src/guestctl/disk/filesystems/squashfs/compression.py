@@ -1,7 +1,8 @@
 """What SquashFS compresses with: gzip (zlib streams), lzma (LZMA-alone), lzo, xz, lz4 and zstd.
 
 Each function takes the stored bytes and the most that they may hold, and gives the content; it
-raises `ValueError` where they hold something else. None produces more than it may.
+raises `ValueError` where they hold something else. None produces more than it may, but for LZO,
+which has no such limit, and makes at most 255 bytes of one.
 """
 
 from __future__ import annotations
@@ -72,9 +73,12 @@ def _lzo() -> Decompress:
 
     def decompress(data: Buffer, limit: int) -> bytes:
         try:
-            return LZOCompressor.decompress(bytes(data), limit)
+            content = LZOCompressor.decompress(bytes(data), limit)
         except LZOError as error:
             raise ValueError(f"LZO: {error}") from error
+        if len(content) > limit:
+            raise ValueError(f"LZO: {len(content)} bytes instead of {limit}")
+        return content
 
     return decompress
 

@@ -44,7 +44,8 @@ class SquashFileSystem(FileSystem[int]):
         self.size = superblock.bytes_used
         self.block_size = superblock.block_size
         self.warnings = []
-        self._check_kind(self.root, stat.S_IFDIR, errno.ENOTDIR)
+        if not self._inodes.stat(self.root).is_dir():
+            raise self._inodes.bad("the root is no directory", self.root)
 
     def usage(self) -> Usage:
         size = -(-self.size // self.block_size) * self.block_size
