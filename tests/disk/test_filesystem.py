@@ -168,7 +168,7 @@ def test_detection() -> None:
         FileSystem.detect(MemoryDevice(bytes(1 << 20)))
     with pytest.raises(DetectionError):
         FileSystem.detect(MemoryDevice(b""))
-    swap = MemoryDevice(bytes(4086) + b"SWAPSPACE2")
+    swap = MemoryDevice(bytes(1024) + b"\1\0\0\0" + bytes(3058) + b"SWAPSPACE2")
     with pytest.raises(UnsupportedFeature, match="swap"):
         FileSystem.detect(swap)
     identity = FileSystem.identify(swap)

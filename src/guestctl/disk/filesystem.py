@@ -20,7 +20,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from guestctl.block import BlockDevice, DeviceStream
 from guestctl.core.errors import DetectionError, InvalidFormat, UnsupportedFeature
-from guestctl.disk.filesystems import PROBES, Probe
+from guestctl.disk.filesystems import Probe, matches
 from guestctl.disk.partition import Partition
 from guestctl.disk.stat import FileStat
 
@@ -410,10 +410,8 @@ class FileSystem(ABC, Generic[N]):
     @staticmethod
     def identify(device: BlockDevice) -> Identity | None:
         """What `device` holds, or None where nothing known is there."""
-        for candidate in _candidates(device):
-            if candidate.module is None:
-                return Identity(candidate.type, candidate.usage)
-            identity: Identity | None = _room(candidate).identify(device)
+        for candidate, magic_offset in matches(device):
+            identity = _identify(candidate, magic_offset, device)
             if identity is not None:
                 return identity
         return None
@@ -429,15 +427,14 @@ class FileSystem(ABC, Generic[N]):
         """
         if partition is not None:
             device = partition.device(device)
-        for candidate in _candidates(device):
-            if candidate.module is None:
+        for candidate, magic_offset in matches(device):
+            if _identify(candidate, magic_offset, device) is None:
+                continue
+            opener = getattr(_room(candidate), "open_filesystem", None) if candidate.module else None
+            if opener is None:
                 raise UnsupportedFeature(f"cannot read {candidate.type} content", feature=candidate.type)
-            room = _room(candidate)
-            if room.identify(device) is not None:
-                if not hasattr(room, "open_filesystem"):
-                    raise UnsupportedFeature(f"cannot read {candidate.type} content", feature=candidate.type)
-                filesystem: FileSystem[Any] = room.open_filesystem(device, options)
-                return filesystem
+            filesystem: FileSystem[Any] = opener(device, options)
+            return filesystem
         raise DetectionError("no known filesystem")
 
 
@@ -485,13 +482,15 @@ class DirEntry:
         return self._type() == kind
 
 
-def _candidates(device: BlockDevice) -> Iterator[Probe]:
-    for candidate in PROBES:
-        ends = ((device.size // unit * unit - back, magic) for back, unit, magic in candidate.end_magics)
-        for offset, magic in (*candidate.magics, *ends):
-            if 0 <= offset <= device.size - len(magic) and device.read(offset, len(magic)) == magic:
-                yield candidate
-                break
+def _identify(candidate: Probe, magic_offset: int, device: BlockDevice) -> Identity | None:
+    if candidate.module is not None:
+        identity: Identity | None = getattr(_room(candidate), candidate.identify)(device)
+        return identity
+    if candidate.fields is None:
+        return Identity(candidate.type, candidate.usage)
+    from guestctl.disk.filesystems.identified.fields import read_fields
+
+    return read_fields(device, magic_offset, candidate)
 
 
 def _room(candidate: Probe) -> Any:

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
-from guestctl.block.device import BlockDevice, Buffer
-from guestctl.disk.filesystems import PROBES
+from guestctl.block.device import BlockDevice, Buffer, MemoryDevice, SliceDevice
+from guestctl.disk.filesystems import matches
 from guestctl.disk.partition import Partition, PartitionTable
 from guestctl.disk.partition_types import MBR_TYPES
 
@@ -35,6 +35,7 @@ _AIX_MAGIC = b"\xc9\xc2\xd4\xc1"
 _FIRST_LOGICAL = 5
 _MAX_PARTITIONS = 256  # DISK_MAX_PARTS of Linux
 _LARGE_SECTOR_BYTES = 4096
+_CONTENT_BYTES = 8 << 20  # of a partition, where magics are looked for
 
 
 class _Entry(NamedTuple):
@@ -95,11 +96,8 @@ def _is_plausible(sector: bytes, entries: list[_Entry]) -> bool:
         return False
     if sector.startswith(_AIX_MAGIC):
         return False
-    for probe in PROBES:
-        if probe.type != "vfat":  # whose magic is the one of a table
-            for offset, magic in probe.magics:
-                if sector.startswith(magic, offset):
-                    return False
+    if any(probe.type != "vfat" for probe, _ in matches(MemoryDevice(sector))):  # FAT's magic is the one of a table
+        return False
     return not _is_fat(sector)
 
 
@@ -116,9 +114,8 @@ def _is_empty_table(device: BlockDevice, sector: bytes) -> bool:
 
     The boot loaders of filesystems and volumes end in the same magic, before 64 bytes of zeros.
     """
-    for probe in PROBES:
-        if probe.type != "vfat" and any(_has(device, offset, magic) for offset, magic in probe.magics):
-            return False
+    if any(probe.type != "vfat" for probe, _ in matches(device)):
+        return False
     return any(sector[_SIGNATURE_OFFSET : _SIGNATURE_OFFSET + 4]) or not any(sector[:_SIGNATURE_OFFSET])
 
 
@@ -135,13 +132,7 @@ def _sector_size(device: BlockDevice, entries: list[_Entry]) -> int:
 
 def _has_content(device: BlockDevice, start: int) -> bool:
     """Whether something known begins at `start`: a boot record, a filesystem or a volume."""
-    return _has(device, start + _MAGIC_OFFSET, _MAGIC) or any(
-        _has(device, start + offset, magic) for probe in PROBES for offset, magic in probe.magics
-    )
-
-
-def _has(device: BlockDevice, offset: int, magic: bytes) -> bool:
-    return offset + len(magic) <= device.size and device.read(offset, len(magic)) == magic
+    return any(matches(SliceDevice(device, start, _CONTENT_BYTES)))
 
 
 def _logical(

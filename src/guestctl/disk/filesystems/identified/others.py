@@ -1,0 +1,62 @@
+"""HPFS of OS/2, OCFS2 and VMFS, by what blkid's documentation and their own tools show of them."""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from guestctl.block import BlockDevice
+from guestctl.disk.filesystem import Identity
+from guestctl.disk.filesystems.identified.fields import read_at, text, uuid
+
+_HPFS_SUPERBLOCK, _HPFS_VERSION = 0x2000, 8
+# Boot sector: mark of the extended fields, serial number, label, name of the filesystem.
+_HPFS_BOOT = Struct("<38xBI11s8s")
+_HPFS_MARKS, _HPFS_NAME = (0x28, 0x29), b"HPFS    "
+_HPFS_SECOND_MAGIC = b"\xc5\xe9\x53\xfa"
+
+_OCFS2_MAGIC = b"OCFSV2"
+_OCFS2_OFFSETS = (1024, 2048, 4096, 8192)
+# Superblock in its inode: versions, label, UUID.
+_OCFS2 = Struct("<192xHH76x64s16s")
+
+_VMFS_OFFSET = 0x200000
+# Version, UUID, label.
+_VMFS = Struct("<8xB16s4x128s")
+
+
+def identify_hpfs(device: BlockDevice) -> Identity | None:
+    superblock = read_at(device, _HPFS_SUPERBLOCK, 12)
+    boot = read_at(device, 0, _HPFS_BOOT.size)
+    if superblock[4:8] != _HPFS_SECOND_MAGIC or len(superblock) < 12:
+        return None
+    mark, serial, label, name = _HPFS_BOOT.unpack(boot)
+    version = str(superblock[_HPFS_VERSION])
+    if mark not in _HPFS_MARKS or name != _HPFS_NAME:
+        return Identity("hpfs", version=version)
+    return Identity(
+        "hpfs", version=version, label=text(label, "latin-1"), uuid=f"{serial >> 16:04X}-{serial & 0xFFFF:04X}"
+    )
+
+
+def identify_ocfs2(device: BlockDevice) -> Identity | None:
+    for offset in _OCFS2_OFFSETS:
+        data = read_at(device, offset, _OCFS2.size)
+        if data.startswith(_OCFS2_MAGIC) and len(data) == _OCFS2.size:
+            major, minor, label, identifier = _OCFS2.unpack(data)
+            return Identity("ocfs2", version=f"{major}.{minor}", label=text(label), uuid=uuid(identifier))
+    return None
+
+
+def identify_vmfs(device: BlockDevice) -> Identity | None:
+    data = read_at(device, _VMFS_OFFSET, _VMFS.size)
+    if len(data) < _VMFS.size:
+        return None
+    version, identifier, label = _VMFS.unpack(data)
+    # Two words of 32 bits and one of 16, little-endian, then six bytes.
+    first, second, third, rest = Struct("<IIH6s").unpack(identifier)
+    return Identity(
+        "VMFS",
+        version=str(version),
+        label=text(label),
+        uuid=f"{first:08x}-{second:08x}-{third:04x}-{rest.hex()}",
+    )
