@@ -7,17 +7,16 @@ from collections import OrderedDict
 
 from guestctl.block.device import BlockDevice, Buffer
 
-_PAGE_BYTES = 64 << 10
-
 
 class CachedDevice(BlockDevice):
     """Keeps the last used pages of `parent`, 16 MiB of them unless told otherwise."""
 
-    def __init__(self, parent: BlockDevice, *, page_count: int = 256) -> None:
+    def __init__(self, parent: BlockDevice, *, page_count: int = 256, page_bytes: int = 64 << 10) -> None:
         self.parent = parent
         self.size = parent.size
         self.sector_size = parent.sector_size
         self._page_count = page_count
+        self._page_bytes = page_bytes
         self._pages: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -25,8 +24,8 @@ class CachedDevice(BlockDevice):
         self.check_range(offset, length)
         if not length:
             return b""
-        first, skip = divmod(offset, _PAGE_BYTES)
-        last = (offset + length - 1) // _PAGE_BYTES
+        first, skip = divmod(offset, self._page_bytes)
+        last = (offset + length - 1) // self._page_bytes
         if last - first >= self._page_count:
             return self.parent.read(offset, length)
         if first == last:
@@ -40,8 +39,8 @@ class CachedDevice(BlockDevice):
             if page is not None:
                 self._pages.move_to_end(number)
                 return page
-        start = number * _PAGE_BYTES
-        page = bytes(self.parent.read(start, min(_PAGE_BYTES, self.size - start)))
+        start = number * self._page_bytes
+        page = bytes(self.parent.read(start, min(self._page_bytes, self.size - start)))
         with self._lock:
             self._pages[number] = page
             while len(self._pages) > self._page_count:

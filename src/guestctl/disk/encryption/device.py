@@ -6,7 +6,10 @@ from guestctl.block import BlockDevice, CachedDevice
 from guestctl.block.device import Buffer
 from guestctl.disk.encryption.cipher import SPARE_BYTES, SectorCipher
 
-_DIRECT_BYTES = 64 << 10  # from here on a read is not worth the cache
+# A sector costs what it costs, wherever it is read; metadata is read in blocks of some KiB, here and there.
+_PAGE_BYTES = 4 << 10
+_PAGES = 4096
+_DIRECT_BYTES = 16 << 10  # from here on a read is not worth the cache
 _UNIT_BYTES = 1 << 20
 
 
@@ -22,7 +25,7 @@ class EncryptedDevice(BlockDevice):
         self.size = size
         self.sector_size = max(parent.sector_size, cipher.sector_bytes)
         self._sectors = _Sectors(parent, cipher, start, size, first_sector)
-        self._cached = CachedDevice(self._sectors)
+        self._cached = CachedDevice(self._sectors, page_count=_PAGES, page_bytes=_PAGE_BYTES)
 
     def read(self, offset: int, length: int) -> Buffer:
         if length < _DIRECT_BYTES:
