@@ -76,6 +76,7 @@ def _guest(report: Report, guest: Guest) -> _Page:
         ("Root", guest.root),
         ("Distribution", f"{guest.distro or 'unknown'} {version}".strip()),
         ("Variant", guest.product_variant or ""),
+        ("Drives", ", ".join(f"{letter}: {device}" for letter, device in guest.drive_mappings.items())),
         ("Host name", guest.hostname or ""),
         ("Architecture", guest.arch or ""),
         ("Firmware", guest.firmware or ""),

@@ -32,6 +32,8 @@ def _guest(parent: ElementTree.Element, guest: Guest, filesystems: dict[str, Fil
         ("product_variant", guest.product_variant),
         ("major_version", guest.major_version),
         ("minor_version", guest.minor_version),
+        ("windows_systemroot", guest.windows_systemroot),
+        ("windows_current_control_set", guest.windows_current_control_set),
         ("package_format", guest.package_format),
         ("package_management", guest.package_management),
         ("hostname", guest.hostname),
@@ -49,6 +51,10 @@ def _guest(parent: ElementTree.Element, guest: Guest, filesystems: dict[str, Fil
             _text(entry, "type", filesystem.type)
             _text(entry, "label", filesystem.label)
             _text(entry, "uuid", filesystem.uuid)
+    if guest.drive_mappings:
+        mappings = ElementTree.SubElement(element, "drive_mappings")
+        for letter, device in sorted(guest.drive_mappings.items()):
+            ElementTree.SubElement(mappings, "drive_mapping", name=letter).text = device
     if guest.applications:
         applications = ElementTree.SubElement(element, "applications")
         for application in guest.applications:
@@ -59,13 +65,17 @@ def _application(parent: ElementTree.Element, application: Application) -> None:
     element = ElementTree.SubElement(parent, "application")
     for tag, value in (
         ("name", application.name),
+        ("display_name", application.display_name),
         ("epoch", application.epoch or None),
         ("version", application.version),
         ("release", application.release),
         ("arch", application.arch),
+        ("install_path", application.install_path),
+        ("publisher", application.publisher if application.display_name else None),
         ("url", application.url),
         ("source_package", application.source),
         ("summary", application.summary),
+        ("description", application.description),
     ):
         _text(element, tag, value)
 

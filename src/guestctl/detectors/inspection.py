@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from guestctl.core.errors import DetectionError, GuestctlError
@@ -55,22 +56,38 @@ def _filesystems(machine: Machine) -> Iterator[report.Filesystem]:
 def _inspect_guest(machine: Machine, guest: Guest, with_applications: bool) -> report.Guest:
     found = report.Guest(
         root=guest.root,
-        type=GuestType.LINUX.value,
+        type=guest.type.value,
         mountpoints=guest.mountpoints,
         filesystems=sorted(set(guest.mountpoints.values())),
     )
-
-    detectors: dict[str, Callable[[FileSystem[Any], report.Guest], None]] = {
-        **DETECTORS,
-        "packages": lambda tree, found: _packages(tree, found, with_applications),
-        "firmware": lambda _, found: _firmware(machine, found),
-    }
-    for name, detect in detectors.items():
+    if guest.type is GuestType.WINDOWS:
+        steps = _windows_steps(machine, guest, found, with_applications)
+    else:
+        steps = {name: partial(detect, guest.tree, found) for name, detect in DETECTORS.items()}
+        steps["packages"] = partial(_packages, guest.tree, found, with_applications)
+    steps["firmware"] = partial(_firmware, machine, found)
+    for name, step in steps.items():
         try:
-            detect(guest.tree, found)
+            step()
         except (GuestctlError, OSError) as error:
             machine.warnings.append(f"{guest.root}: {name}: {error}")
     return found
+
+
+def _windows_steps(
+    machine: Machine, guest: Guest, found: report.Guest, with_applications: bool
+) -> dict[str, Callable[[], None]]:
+    from guestctl.detectors import windows
+
+    system = windows.WindowsSystem(guest.tree, machine)
+    steps = {name: partial(detect, system, found) for name, detect in windows.DETECTORS.items()}
+
+    def programs() -> None:
+        if with_applications:
+            found.applications = windows.detect_applications(system)
+        machine.warnings.extend(f"{guest.root}: {warning}" for warning in system.warnings)
+
+    return {**steps, "applications": programs}
 
 
 def _packages(tree: FileSystem[Any], found: report.Guest, with_applications: bool) -> None:

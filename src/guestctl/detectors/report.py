@@ -45,7 +45,10 @@ class Application(msgspec.Struct, frozen=True):
     version: str
     release: str
     arch: str
+    display_name: str = ""
+    install_path: str = ""
     summary: str = ""
+    description: str = ""
     url: str = ""
     publisher: str = ""
     source: str = ""
@@ -101,6 +104,8 @@ class Guest(msgspec.Struct, kw_only=True):
     mountpoints: dict[str, str] = {}
     filesystems: list[str] = []
     drive_mappings: dict[str, str] = {}
+    windows_systemroot: str | None = None
+    windows_current_control_set: str | None = None
     kernels: list[Kernel] = []
     applications: list[Application] | None = None
     timezone: str | None = None

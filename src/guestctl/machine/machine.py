@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 
 from guestctl.block import BlockDevice
 from guestctl.core.errors import DetectionError, GuestctlError
+from guestctl.core.types import GuestType
 from guestctl.disk.filesystem import FileSystem, Identity, Options, Subvolume, Usage
 from guestctl.disk.partition import Partition
 from guestctl.disk.reader import DiskReader
@@ -38,6 +39,7 @@ class Guest:
     """One operating system: the device of its root, and its whole tree."""
 
     root: str
+    type: GuestType
     mountpoints: dict[str, str]  # path -> device
     tree: FileSystem[Any]
 
@@ -209,37 +211,45 @@ class Machine:
             if filesystem is None or any(filesystem is one for one in seen):
                 continue
             seen.append(filesystem)
-            if self._is_root(device):
-                guests.append(self._assemble(device))
-            guests += [self._assemble(name) for name in self._subvolume_roots(device)]
+            kind = self._root_type(device)
+            if kind is not None:
+                guests.append(self._assemble(device, kind))
+            guests += [self._assemble(name, kind) for name, kind in self._subvolume_roots(device)]
         return guests
 
-    def _subvolume_roots(self, device: str) -> list[str]:
+    def _subvolume_roots(self, device: str) -> list[tuple[str, GuestType]]:
         """The roots among subvolumes; snapshots of a root, or what the default subvolume was taken from, are none."""
-        roots = {name: one for name, one in self.subvolumes(device).items() if self._is_root(name)}
+        subvolumes = self.subvolumes(device)
+        kinds = {name: kind for name in subvolumes if (kind := self._root_type(name)) is not None}
+        roots = {name: subvolumes[name] for name in kinds}
         if not roots:
             return []
         filesystem = self.filesystem(device)
         default = next((one for one in filesystem.subvolumes() if one.id == filesystem.subvolume_id), None)
         originals = {one.uuid for one in (*roots.values(), default) if one and one.uuid}
         return [
-            name
+            (name, kinds[name])
             for name, one in roots.items()
             if one.parent_uuid not in originals and not (default and default.parent_uuid == one.uuid)
         ]
 
-    def _is_root(self, name: str) -> bool:
+    def _root_type(self, name: str) -> GuestType | None:
+        """What has its root there, or None."""
         filesystem = self._try_filesystem(name)
         if filesystem is None:
-            return False
+            return None
         try:
-            return _is_linux_root(filesystem)
+            if _is_linux_root(filesystem):
+                return GuestType.LINUX
+            return GuestType.WINDOWS if windows_root(filesystem) else None
         except (GuestctlError, OSError) as error:
             self.warnings.append(f"{name}: {error}")
-            return False
+            return None
 
-    def _assemble(self, root: str) -> Guest:
+    def _assemble(self, root: str, kind: GuestType) -> Guest:
         filesystem = self.filesystem(root)
+        if kind is not GuestType.LINUX:
+            return Guest(root, kind, {"/": root}, filesystem)
         tree = MountTree(filesystem)
         mountpoints = {"/": root}
         unlocked = self._unlocked(root, filesystem)
@@ -257,7 +267,7 @@ class Machine:
                 self.warnings.append(f"{root}: cannot mount {device} on {entry.mountpoint}: {error}")
             else:
                 mountpoints[entry.mountpoint] = device
-        return Guest(root, mountpoints, tree if len(mountpoints) > 1 else filesystem)
+        return Guest(root, kind, mountpoints, tree if len(mountpoints) > 1 else filesystem)
 
     def _mounted_subvolume(self, device: str, options: Sequence[str]) -> str:
         """What the mount options ``subvol=`` and ``subvolid=`` choose on `device`."""
@@ -347,3 +357,11 @@ def _is_linux_root(filesystem: FileSystem[Any]) -> bool:
         filesystem.exists(path)
         for path in ("/etc/fstab", "/etc/os-release", "/usr/lib/os-release", "/etc/passwd", "/etc/hosts")
     )
+
+
+def windows_root(filesystem: FileSystem[Any]) -> str | None:
+    """The directory that holds Windows, in any of the names that it had; None where there is none."""
+    for name in ("Windows", "WINNT", "WIN32", "WIN"):
+        if filesystem.is_file(f"/{name}/system32/config/system") or filesystem.is_file(f"/{name}/system32/cmd.exe"):
+            return f"/{name}"
+    return None
