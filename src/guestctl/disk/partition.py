@@ -7,11 +7,11 @@ a `PartitionTable`, or None where the scheme is not there at all.
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from guestctl.block import BlockDevice, SliceDevice
 from guestctl.core.errors import DetectionError
-from guestctl.disk.partitions import SCHEMES
+from guestctl.disk.partitions import NESTED, SCHEMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +22,13 @@ class Partition:
     start_lba: int
     size_sectors: int
     sector_size: int
-    type: str  # GPT: the type GUID in lower case; MBR: the type byte as "0x83"
+    type: str  # GPT: the type GUID in lower case; MBR and BSD: the type byte as "0x83"
     type_name: str | None  # for known types, in words
     name: str | None = None  # GPT only
     uuid: str | None = None  # PARTUUID, as the kernel and blkid print it
     bootable: bool = False  # MBR: active; GPT: legacy BIOS bootable attribute
     attributes: int = 0  # GPT attribute bits
-    extended: bool = False  # an MBR container of logical partitions
+    extended: bool = False  # a container: of logical partitions, or of those that a disklabel in it describes
 
     @property
     def start(self) -> int:
@@ -49,7 +49,7 @@ class Partition:
 class PartitionTable:
     """The partitions of a disk in the order of their numbers."""
 
-    type: str  # "gpt" or "msdos", libguestfs's words
+    type: str  # "gpt", "msdos" and so on, libguestfs's words
     sector_size: int
     partitions: tuple[Partition, ...]
     uuid: str | None = None  # GPT disk GUID; MBR disk signature as eight hex digits
@@ -62,7 +62,7 @@ class PartitionTable:
             module = importlib.import_module(f"guestctl.disk.partitions.{scheme}")
             table: PartitionTable | None = module.parse(device, sector_size)
             if table is not None:
-                return table
+                return _with_nested(device, table)
         return None
 
     @staticmethod
@@ -72,3 +72,26 @@ class PartitionTable:
         if table is None:
             raise DetectionError("no partition table")
         return table
+
+
+_FIRST_NESTED = {"msdos": 5}  # where the primary partitions have numbers of their own
+
+
+def _with_nested(device: BlockDevice, table: PartitionTable) -> PartitionTable:
+    """The table, with the partitions that are described inside of others after all of its own."""
+    partitions = list(table.partitions)
+    warnings = list(table.warnings)
+    first_nested = _FIRST_NESTED.get(table.type, 1)
+    for index, outer in enumerate(table.partitions):
+        scheme = NESTED.get(outer.type)
+        if scheme is None or (table.type == "msdos" and outer.number >= first_nested):
+            continue
+        module = importlib.import_module(f"guestctl.disk.partitions.{scheme}")
+        number = max(partitions[-1].number + 1, first_nested)
+        nested = module.parse_nested(device, outer, number, warnings)
+        if nested:
+            partitions[index] = replace(outer, extended=True)
+            partitions += nested
+    if warnings == list(table.warnings) and len(partitions) == len(table.partitions):
+        return table
+    return replace(table, partitions=tuple(partitions), warnings=tuple(warnings))

@@ -6,4 +6,17 @@ SCHEMES = (
     ("gpt", 4096),
     ("mbr", 512),
     ("mbr", 4096),
+    ("bsd", 512),
+)
+
+# Rooms whose tables lie in a partition of a type, on disks of any scheme: those of FreeBSD, OpenBSD and NetBSD.
+NESTED = dict.fromkeys(
+    (
+        "0xa5",
+        "0xa6",
+        "0xa9",
+        "516e7cb4-6ecf-11d6-8ff8-00022d09712b",
+        "824cc7a0-36a8-11e3-890a-952519ad3f61",
+    ),
+    "bsd",
 )
