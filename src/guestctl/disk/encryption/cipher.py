@@ -45,12 +45,23 @@ def block_cipher(name: str, key: bytes) -> BlockCipherAlgorithm:
         raise UnsupportedFeature(f"the cipher {name}", feature=f"cipher {name}")
     if len(key) not in _KEY_BYTES[name]:
         raise UnsupportedFeature(f"{name} with a key of {len(key) * 8} bits", feature=f"{name}-{len(key) * 8}")
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    algorithm = _algorithm(name, key)
+    try:
+        encrypt_blocks(algorithm, bytes(BLOCK_BYTES))
+    except UnsupportedAlgorithm:  # an OpenSSL without it
+        raise UnsupportedFeature(f"the cipher {name}", feature=f"cipher {name}") from None
+    return algorithm
+
+
+def _algorithm(name: str, key: bytes) -> BlockCipherAlgorithm:
     from cryptography.hazmat.primitives.ciphers import algorithms
 
     if name == "camellia":
         try:
             from cryptography.hazmat.decrepit.ciphers.algorithms import Camellia
-        except ImportError:  # cryptography before 43
+        except ImportError:  # an older cryptography
             Camellia = algorithms.Camellia  # type: ignore[misc]
         return Camellia(key)
     return algorithms.AES(key) if name == "aes" else algorithms.SM4(key)

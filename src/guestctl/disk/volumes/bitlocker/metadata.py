@@ -20,9 +20,9 @@ SIGNATURE = b"-FVE-FS-"
 _SECTOR_BYTES = 512
 _BYTES_PER_SECTOR = struct.Struct("<H")  # at offset 11
 _VISTA_JUMP = b"\xeb\x52\x90"
-# GUID and, after it, the offsets of the metadata blocks: in a volume of a fixed drive, and of BitLocker To Go.
-_IDENTIFIER = struct.Struct("<16s3Q")
-_IDENTIFIER_OFFSETS = (160, 424)
+_IDENTIFIER = struct.Struct("<16s3Q")  # GUID, offsets of the three metadata blocks
+_IDENTIFIER_OFFSET = 160
+_TO_GO_IDENTIFIER_OFFSET = 424  # in a sector that is one of FAT as well
 _GUID_NORMAL = UUID("4967d63b-2e29-4ad8-8399-f6a339e3d001").bytes_le
 _GUID_ENCRYPT_ON_WRITE = UUID("92a84d3b-dd80-4d0e-9e4e-b1e3284eaed8").bytes_le
 
@@ -110,14 +110,15 @@ def read_metadata(device: BlockDevice, *, verify: bool = True) -> Metadata | Non
 
 
 def _block_offsets(sector: bytes) -> Sequence[int] | None:
-    at = _IDENTIFIER_OFFSETS[sector[3:11] != SIGNATURE]
-    guid, *offsets = _IDENTIFIER.unpack_from(sector, at)
-    return offsets if sector[3:11] == SIGNATURE or guid == _GUID_NORMAL else None
+    if sector[3:11] == SIGNATURE:
+        return _IDENTIFIER.unpack_from(sector, _IDENTIFIER_OFFSET)[1:]
+    guid, *offsets = _IDENTIFIER.unpack_from(sector, _TO_GO_IDENTIFIER_OFFSET)
+    return offsets if guid == _GUID_NORMAL else None
 
 
 def is_encrypted_on_write(device: BlockDevice) -> bool:
     """Whether a bitmap tells which sectors are encrypted already."""
-    return bytes(device.read(_IDENTIFIER_OFFSETS[0], 16)) == _GUID_ENCRYPT_ON_WRITE
+    return bytes(device.read(_IDENTIFIER_OFFSET, 16)) == _GUID_ENCRYPT_ON_WRITE
 
 
 def _read_block(device: BlockDevice, offset: int, sector_bytes: int, *, verify: bool) -> Metadata:
