@@ -408,9 +408,11 @@ class FileSystem(ABC, Generic[N]):
     # Detection
 
     @staticmethod
-    def identify(device: BlockDevice) -> Identity | None:
-        """What `device` holds, or None where nothing known is there."""
+    def identify(device: BlockDevice, usage: str | None = None) -> Identity | None:
+        """What `device` holds, or None where nothing known is there; `usage` is the only one to be looked for."""
         for candidate, magic_offset in matches(device):
+            if usage not in (None, candidate.usage):
+                continue
             identity = _identify(candidate, magic_offset, device)
             if identity is not None:
                 return identity

@@ -81,11 +81,14 @@ class Devices:
 
         A superblock at the end that a partition covers is that of the partition.
         """
-        identity = self.identity(name)
-        if identity is None or identity.usage != "raid":
+        device = self.by_name[name]
+        end = device.size - _MD_END_BYTES
+        if any(partition.start + partition.size > end for partition in table.partitions):
             return False
-        end = self.by_name[name].size - _MD_END_BYTES
-        return all(partition.start + partition.size <= end for partition in table.partitions)
+        try:
+            return FileSystem.identify(device, "raid") is not None
+        except GuestctlError:
+            return False  # and the partitions are looked at
 
     def _assemble(self) -> None:
         """Volumes lie on disks, partitions and other volumes: look again until there is nothing new."""
