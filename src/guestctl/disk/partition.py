@@ -7,6 +7,7 @@ a `PartitionTable`, or None where the scheme is not there at all.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from guestctl.block import BlockDevice, SliceDevice
@@ -22,9 +23,9 @@ class Partition:
     start_lba: int
     size_sectors: int
     sector_size: int
-    type: str  # GPT: the type GUID in lower case; MBR and BSD: the type byte as "0x83"
+    type: str  # GPT: the type GUID in lower case; MBR, BSD, Sun, SGI: the number as "0x83"
     type_name: str | None  # for known types, in words
-    name: str | None = None  # GPT only
+    name: str | None = None  # GPT, Apple, Amiga
     uuid: str | None = None  # PARTUUID, as the kernel and blkid print it
     bootable: bool = False  # MBR: active; GPT: legacy BIOS bootable attribute
     attributes: int = 0  # GPT attribute bits
@@ -43,6 +44,16 @@ class Partition:
     def device(self, disk: BlockDevice) -> BlockDevice:
         """The partition's bytes, clipped to the disk."""
         return SliceDevice(disk, self.start, self.size)
+
+
+def past_the_end(partitions: Iterable[Partition], device: BlockDevice) -> tuple[str, ...]:
+    """Warnings of partitions that end after their disk."""
+    return tuple(
+        f"partition {item.number} ends in LBA {item.start_lba + item.size_sectors - 1}, "
+        f"the disk in LBA {device.size // item.sector_size - 1}"
+        for item in partitions
+        if item.start + item.size > device.size
+    )
 
 
 @dataclass(frozen=True, slots=True)

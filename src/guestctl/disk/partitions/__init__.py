@@ -7,6 +7,12 @@ SCHEMES = (
     ("mbr", 512),
     ("mbr", 4096),
     ("bsd", 512),
+    ("sun", 512),
+    ("amiga", 512),
+    ("mac", 512),
+    ("sgi", 512),
+    ("dasd", 512),
+    ("atari", 512),  # last, as it has no magic
 )
 
 # Rooms whose tables lie in a partition of a type, on disks of any scheme: those of FreeBSD, OpenBSD and NetBSD.

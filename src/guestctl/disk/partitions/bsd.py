@@ -13,7 +13,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from guestctl.block.device import BlockDevice
-from guestctl.disk.partition import Partition, PartitionTable
+from guestctl.disk.partition import Partition, PartitionTable, past_the_end
 
 _MAGIC = b"\x57\x45\x56\x82"
 _OFFSETS = (512, 64)
@@ -52,14 +52,7 @@ def parse(device: BlockDevice, sector_size: int) -> PartitionTable | None:
         return None
     used = [entry for entry in entries if entry.type != _UNUSED and entry.size_sectors]
     partitions = tuple(_partition(number, entry, sector_size) for number, entry in enumerate(used, 1))
-    end = device.size // sector_size
-    warnings += [
-        f"partition {partition.number} ends in LBA {partition.start_lba + partition.size_sectors - 1}, "
-        f"the disk in LBA {end - 1}"
-        for partition in partitions
-        if partition.start_lba + partition.size_sectors > end
-    ]
-    return PartitionTable("bsd", sector_size, partitions, warnings=tuple(warnings))
+    return PartitionTable("bsd", sector_size, partitions, warnings=(*warnings, *past_the_end(partitions, device)))
 
 
 def parse_nested(
