@@ -485,14 +485,15 @@ class DirEntry:
 
 
 def _identify(candidate: Probe, magic_offset: int, device: BlockDevice) -> Identity | None:
+    identity: Identity | None
     if candidate.module is not None:
-        identity: Identity | None = getattr(_room(candidate), candidate.identify)(device)
+        identity = getattr(_room(candidate), candidate.identify)(device)
         return identity
     if candidate.fields is None:
         return Identity(candidate.type, candidate.usage)
-    from guestctl.disk.filesystems.identified.fields import read_fields
-
-    return read_fields(device, magic_offset, candidate)
+    fields = importlib.import_module("guestctl.disk.filesystems.identified.fields")
+    identity = fields.read_fields(device, magic_offset, candidate)
+    return identity
 
 
 def _room(candidate: Probe) -> Any:
