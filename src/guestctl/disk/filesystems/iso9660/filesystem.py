@@ -146,7 +146,7 @@ class IsoFileSystem(FileSystem[int]):
             st_mode=mode,
             st_nlink=rock.nlink,
             st_size=size,
-            st_blocks=-(-(size if rock.zisofs else stored) // 512),
+            st_blocks=-(-stored // 512),
             st_atime_ns=times.get(L.TIME_ACCESS, recorded),
             st_mtime_ns=times.get(L.TIME_MODIFY, recorded),
             st_ctime_ns=times.get(L.TIME_ATTRIBUTES, times.get(L.TIME_CREATION, recorded)),
