@@ -142,13 +142,15 @@ def test_mirrors_and_what_is_refused(run: Run, disks: list[Path], tmp_path: Path
                 ("mirror", "mirror", 'mirror_count = 2 mirrors = ["leg0", 0, "leg1", 0]'),
                 ("raid1", "raid1", 'device_count = 2 raids = ["leg0", "leg3", "leg2", "leg1"]'),
                 ("zeros", "zero", ""),
-                ("thin", "thin", 'thin_pool = "pool" transaction_id = 0 device_id = 1'),
+                ("vdo", "vdo", 'vdo_pool = "pool"'),
+                ("error", "error", ""),
                 ("loop", "striped", 'stripe_count = 1 stripes = ["loop", 0]'),
             )
         )
     )
     backup = backup.replace("logical_volumes {", "logical_volumes {" + more, 1)
     metadata = parse_metadata(backup.encode(), 0)
+    from guestctl.disk.volumes.lvm2.builder import assemble_group
     from guestctl.disk.volumes.lvm2.group import VolumeGroup
     from guestctl.disk.volumes.lvm2.physical import read_physical_volume
 
@@ -156,17 +158,18 @@ def test_mirrors_and_what_is_refused(run: Run, disks: list[Path], tmp_path: Path
     try:
         physical = {found.uuid: found for found in (read_physical_volume(str(d.path), d) for d in opened)}
         warnings: list[str] = []
-        volumes = {volume.name: volume.device for volume in VolumeGroup(metadata).assemble(physical, warnings)}
+        volumes = {volume.name: volume.device for volume in assemble_group(VolumeGroup(metadata), physical, warnings)}
         assert sorted(volumes) == ["/dev/vg/mirror", "/dev/vg/raid1", "/dev/vg/zeros"]
         assert volumes["/dev/vg/mirror"].read(0, 4 * MIB) == legs[0]
         assert volumes["/dev/vg/raid1"].read(0, 4 * MIB) == legs[3]
         assert not any(volumes["/dev/vg/zeros"].read(0, 4 * MIB))
         assert sorted(warnings) == [
+            "/dev/vg/error: error lies on nothing any more",
             "/dev/vg/loop: LVM2 metadata at offset 0x0: loop lies on itself",
-            "/dev/vg/thin: thin segments",
+            "/dev/vg/vdo: vdo segments",
         ]
         del physical[next(uuid for uuid, found in physical.items() if found.device is opened[0])]
-        volumes = {volume.name: volume.device for volume in VolumeGroup(metadata).assemble(physical, [])}
+        volumes = {volume.name: volume.device for volume in assemble_group(VolumeGroup(metadata), physical, [])}
         assert volumes["/dev/vg/mirror"].read(0, 4 * MIB) == legs[1]
     finally:
         for device in opened:

@@ -4,12 +4,16 @@
 labels, physical volume headers          read, their checksums verified
 metadata areas                           read; of all physical volumes the newest sound copy counts,
                                          also where it wraps around the end of its buffer
-linear, striped, raid0, error and zero   assembled
-raid1, mirror                            assembled from a leg that is there and in sync
+linear, striped, raid0, zero             assembled
+raid1, raid4, raid5, raid6, raid10       assembled in every layout of LVM2; legs that are stale or being
+                                         rebuilt are told by the kernel's superblocks, and not used
+mirror                                   assembled from the first leg that is there
 thick snapshots                          assembled from their exception store, and their origins
+thin volumes and their snapshots         read through the pool's metadata, its checksums verified
+caches                                   in writeback mode what is cached is read from the cache
 missing physical volumes                 what does not need them is assembled, a warning names the others
-raid4, raid5, raid6, raid10, thin,       refused by name, in a warning
-cache, vdo, writecache, integrity
+vdo, writecache, integrity, reshaped     refused by name, in a warning
+RAID
 =======================================  ====================================================
 """
 
@@ -22,6 +26,7 @@ from guestctl.core.errors import GuestctlError
 from guestctl.disk.filesystem import Identity
 from guestctl.disk.volumes import Assembly, Member, Volume
 from guestctl.disk.volumes.keys import Keys
+from guestctl.disk.volumes.lvm2.builder import assemble_group
 from guestctl.disk.volumes.lvm2.group import VolumeGroup, newest
 from guestctl.disk.volumes.lvm2.physical import PhysicalVolume, read_physical_volume, read_uuid
 
@@ -54,5 +59,5 @@ def assemble(members: Sequence[Member], keys: Keys) -> Assembly:
             groups[group.name] = group
     volumes: list[Volume] = []
     for group in groups.values():
-        volumes += group.assemble(physical, warnings)
+        volumes += assemble_group(group, physical, warnings)
     return Assembly(volumes, warnings)
