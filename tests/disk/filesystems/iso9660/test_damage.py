@@ -170,3 +170,14 @@ def test_zisofs(run: Run, source: Path, tmp_path: Path) -> None:
         struct.pack_into(form, data, offset, value)
         with FileSystem.detect(MemoryDevice(data)) as filesystem, pytest.raises(GuestctlError, match=message):
             filesystem.read_bytes("/file.txt")
+
+
+def test_system_use_that_is_none(run: Run, source: Path, tmp_path: Path) -> None:
+    """What stands in the root's area without SP is somebody else's."""
+    image = bytearray(make(run, tmp_path / "image", "genisoimage -quiet -R", source / "many").read_bytes())
+    (root,) = struct.unpack_from("<I", image, 0x8000 + 158)
+    at = root * 2048 + 34
+    assert image[at : at + 2] == b"SP"
+    image[at : at + 4] = b"??\xff\x01"
+    with FileSystem.detect(MemoryDevice(image)) as filesystem:
+        assert "name_1.;1" not in filesystem.listdir("/") and "name_1" in filesystem.listdir("/")

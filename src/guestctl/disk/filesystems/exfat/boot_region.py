@@ -40,8 +40,8 @@ class BootRegion(NamedTuple):
 def read_boot_region(device: BlockDevice, *, verify: bool = True) -> tuple[BootRegion, InvalidFormat | None]:
     """The main region; or where that is damaged the backup, and what is wrong with the main one.
 
-    Raises `InvalidFormat` where neither is sound. What says that the sector has another size than
-    one knows where to look for the backup is damage as well, so every size is tried.
+    Raises `InvalidFormat` where neither is sound. Where the backup is depends on the size of a sector, which
+    may be what is damaged: every size is tried.
     """
     try:
         return _read_region(device, 0, None, verify), None

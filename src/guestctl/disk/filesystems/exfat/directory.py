@@ -16,8 +16,7 @@ _KNOWN = {L.BITMAP, L.UPCASE, L.LABEL, L.FILE}
 
 
 class Node(NamedTuple):
-    """A file: where its first entry is on the device, its file and stream entries, and their checksum as it is and
-    as it should be."""
+    """A file: where its first entry is on the device, its file and stream entries, and the checksum of its set."""
 
     offset: int
     entries: bytes

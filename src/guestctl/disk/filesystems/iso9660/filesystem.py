@@ -82,14 +82,14 @@ class IsoFileSystem(FileSystem[int]):
     def _find_rock_ridge(self) -> SystemUse | None:
         """SP in the first record of the root says that system use areas are used; PX or ER, that it is Rock Ridge."""
         root = self._record(self.root)
-        for start in (0, L.XA_BYTES):
-            found = dict(SystemUse(self._device, self.block_size, start).entries(root))
-            protocol = found.get(b"SP", b"")
-            is_used = protocol.startswith(L.SHARING_PROTOCOL_CHECK) and len(protocol) > len(L.SHARING_PROTOCOL_CHECK)
-            if is_used and {b"PX", b"ER", b"RR"} & found.keys():
-                self._root_system_use = SystemUse(self._device, self.block_size, start)
-                return SystemUse(self._device, self.block_size, protocol[len(L.SHARING_PROTOCOL_CHECK)])
-        return None
+        start = L.XA_BYTES if root.system_use[L.XA_SIGNATURE] == b"XA" else 0
+        protocol = root.system_use[start:]
+        if not protocol.startswith(L.SHARING_PROTOCOL) or len(protocol) == len(L.SHARING_PROTOCOL):
+            return None
+        self._root_system_use = SystemUse(self._device, self.block_size, start)
+        if not {b"PX", b"ER", b"RR"} & {signature for signature, _ in self._root_system_use.entries(root)}:
+            return None
+        return SystemUse(self._device, self.block_size, protocol[len(L.SHARING_PROTOCOL)])
 
     @cached_property
     def boot_entries(self) -> list[BootEntry]:

@@ -1,5 +1,7 @@
-"""On-disk structures of ISO 9660 (ECMA-119), with its names. Numbers are recorded in both orders; the little-endian
-one is read."""
+"""On-disk structures of ISO 9660 (ECMA-119), with its names.
+
+Numbers are recorded in both orders; the little-endian one is read.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,8 @@ FLAG_MULTI_EXTENT = 0x80
 # System Use Sharing Protocol 1.12, and the Rock Ridge Interchange Protocol 1.12
 SYSTEM_USE = Struct("<2sBB")  # signature, length, version
 CONTINUATION = Struct("<I4xI4xI4x")  # CE: block, offset, length
-SHARING_PROTOCOL_CHECK = b"\xbe\xef"  # SP: these, and LEN_SKP
-XA_BYTES = 14  # of CD-ROM XA, which may come before
+SHARING_PROTOCOL = b"SP\x07\x01\xbe\xef"  # and LEN_SKP
+XA_BYTES, XA_SIGNATURE = 14, slice(6, 8)  # of CD-ROM XA, which may come before
 POSIX_ATTRIBUTES = Struct("<I4xI4xI4xI4x")  # PX: mode, links, uid, gid
 DEVICE_NUMBER = Struct("<I4xI4x")  # PN: high, low
 BLOCK = Struct("<I4x")  # CL
