@@ -125,16 +125,7 @@ def test_mutants(
     blocks = {
         at: kind
         for at in range(0, len(part), 4096)
-        for kind in (def test_an_external_origin_that_ends_within_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = {volume.name: volume.device for volume in assembled("lvm-thin").volumes}["/dev/vg/grown"]
-    assert isinstance(device, ThinDevice)
-    flat = bytes(device.read(0, device.size))
-    end = (1 << 20) - 5000
-    monkeypatch.setattr(device, "_origin", MemoryDevice(flat[:end]))
-    check_device(device, flat[:end] + bytes(5000) + flat[1 << 20 :], rounds=20)
-
-
-THIN, CACHE, NODE, ARRAY)
+        for kind in (THIN, CACHE, NODE, ARRAY)
         if checksum(part[at : at + 4096], kind) == part[at : at + 4]
     }
     assert name == "lvm-stale" or len(blocks) > 3
