@@ -11,6 +11,7 @@ import pytest
 from guestctl.block import MemoryDevice
 from guestctl.core.errors import GuestctlError, InvalidFormat, UnsupportedFeature
 from guestctl.disk import FileSystem
+from guestctl.disk.filesystem import WalkError
 from iso_images import make
 from mutants import check_mutants, read_everything
 
@@ -84,6 +85,8 @@ def test_record(image: bytearray) -> None:
             with pytest.raises(InvalidFormat, match=message) as caught:
                 filesystem.listdir("/")
             assert caught.value.offset == at
+            with pytest.raises(InvalidFormat, match=message):
+                filesystem.exists("/many")
         image[at : at + 34] = kept
 
 
@@ -181,3 +184,19 @@ def test_system_use_that_is_none(run: Run, source: Path, tmp_path: Path) -> None
     image[at : at + 4] = b"??\xff\x01"
     with FileSystem.detect(MemoryDevice(image)) as filesystem:
         assert "name_1.;1" not in filesystem.listdir("/") and "name_1" in filesystem.listdir("/")
+
+
+def test_record_in_a_large_directory(run: Run, tmp_path: Path) -> None:
+    """The names in other blocks are still there."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(100):
+        (source / f"name-{number:02}").write_bytes(b"%d" % number)
+    image = bytearray(make(run, tmp_path / "image", "genisoimage -quiet -R", source).read_bytes())
+    image[_record(image, b"NAME_50.;1")] = 34
+    errors: list[WalkError] = []
+    with FileSystem.detect(MemoryDevice(image)) as filesystem:
+        found = [path for path, _, _ in filesystem.find("/", onerror=errors.append)]
+        assert "/name-00" in found and "/name-99" in found and "/name-50" not in found
+        assert [error.path for error in errors] == ["/"]
+        assert filesystem.read_bytes("/name-99") == b"99"

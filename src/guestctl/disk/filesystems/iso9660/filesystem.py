@@ -8,6 +8,7 @@ import stat
 from bisect import bisect_right
 from collections.abc import Iterator
 from functools import cached_property
+from typing import NamedTuple
 
 from guestctl.block.device import BlockDevice, Extent, MappedDevice, SliceDevice
 from guestctl.core.errors import InvalidFormat, UnsupportedFeature
@@ -33,7 +34,13 @@ _MAX_SECTIONS = 4096
 _MAX_CACHED_ENTRIES = 1 << 17
 _MAX_DIRECTORY_BYTES = 64 << 20  # some 500,000 files with Rock Ridge
 
-Listing = tuple[list[tuple[str, int, int]], dict[str, int]]
+
+class _Listing(NamedTuple):
+    """What a directory holds: its entries, nodes by their names, and the first record that is damaged."""
+
+    entries: list[tuple[str, int, int]]
+    names: dict[str, int]
+    error: InvalidFormat | None
 
 
 class IsoFileSystem(FileSystem[int]):
@@ -48,7 +55,7 @@ class IsoFileSystem(FileSystem[int]):
         volume = read_volume(device)
         self._device = device
         self._catalog_block = volume.catalog_block
-        self._listings: dict[int, Listing] = {}
+        self._listings: dict[int, _Listing] = {}
         self._cached_entries = 0
         self._system_use: SystemUse | None = None
         self.label = volume.label
@@ -195,20 +202,25 @@ class IsoFileSystem(FileSystem[int]):
 
     # Directories
 
-    def node_entries(self, node: int) -> list[tuple[str, int, int]]:
-        return self._directory_of(node)[0]
+    def node_entries(self, node: int) -> Iterator[tuple[str, int, int]]:
+        listing = self._directory_of(node)
+        yield from listing.entries
+        if listing.error is not None:
+            raise listing.error
 
     def node_lookup(self, node: int, name: str) -> int | None:
-        names = self._directory_of(node)[1]
-        child = names.get(name)
+        listing = self._directory_of(node)
+        child = listing.names.get(name)
         if child is None and self.extensions == "Joliet":
-            child = names.get(name.lower())
+            child = listing.names.get(name.lower())
+        if child is None and listing.error is not None:
+            raise listing.error  # it may have been that one
         return child
 
-    def _directory_of(self, node: int) -> Listing:
+    def _directory_of(self, node: int) -> _Listing:
         listing = self._listings.get(node)
         if listing is None:
-            entries = self._read_directory(node)
+            entries, error = self._read_directory(node)
             names: dict[str, int] = {}
             if self.extensions == "Joliet":  # which alone is case-insensitive, as on Linux
                 names = {name.lower(): child for name, child, _ in reversed(entries)}
@@ -216,11 +228,11 @@ class IsoFileSystem(FileSystem[int]):
             if self._cached_entries > _MAX_CACHED_ENTRIES:
                 self._listings.clear()
                 self._cached_entries = 0
-            listing = self._listings[node] = entries, names
+            listing = self._listings[node] = _Listing(entries, names, error)
             self._cached_entries += len(entries)
         return listing
 
-    def _read_directory(self, node: int) -> list[tuple[str, int, int]]:
+    def _read_directory(self, node: int) -> tuple[list[tuple[str, int, int]], InvalidFormat | None]:
         own = self._record(node)
         if not own.is_directory:
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -228,18 +240,22 @@ class IsoFileSystem(FileSystem[int]):
             raise InvalidFormat(f"a directory of {own.size} bytes", structure="directory record", offset=node)
         data = bytes(self._device.read(node, own.size))
         entries: list[tuple[str, int, int]] = []
+        error = None
         at = 0
         continued = False
         while at < len(data):
-            if not data[at]:  # no record crosses the end of a block
+            try:
+                record = parse_record(data, at, node + at, self.block_size) if data[at] else None
+            except InvalidFormat as damage:
+                error, record = error or damage, None
+            if record is None:  # no record crosses the end of a block
                 at += self.block_size - at % self.block_size
                 continue
-            record = parse_record(data, at, node + at, self.block_size)
             at += record.length
             if not continued and not record.flags & L.FLAG_ASSOCIATED and record.identifier not in (b"\0", b"\1"):
                 entries += self._entry(record)
             continued = bool(record.flags & L.FLAG_MULTI_EXTENT)
-        return entries
+        return entries, error
 
     def _entry(self, record: Record) -> list[tuple[str, int, int]]:
         """The entry of a record; none for a directory that Rock Ridge has somewhere else."""

@@ -81,7 +81,7 @@ class FileData(MappedDevice):
         self._count = size // self._block_size if fragment else -(-size // self._block_size)
         self._tail = self._count * self._block_size if fragment else size
         self._rest = rest
-        self._windows = [(rest.offset, rest.skip, start)]  # where the list and the data of each begin, so far known
+        self._windows = {0: (rest.offset, rest.skip, start)}  # where the list and the data of each begin, so far known
         self._window = _Window(0, array("Q"), array("I"), [], [])
 
     def extent(self, offset: int) -> Extent:
@@ -153,8 +153,7 @@ class FileData(MappedDevice):
             offsets.append(place)
             builder.add(word, place)
             place += word & _MAX_BLOCK_BYTES
-        if index == len(self._windows) - 1:
-            self._windows.append((rest.offset, rest.skip, place))
+        self._windows[index + 1] = rest.offset, rest.skip, place
         extents = builder.extents
         return _Window(first, offsets, words, [extent.start for extent in extents], extents)
 
