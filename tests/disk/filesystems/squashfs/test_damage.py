@@ -181,6 +181,14 @@ def test_blocks(image: Image) -> None:
             assert filesystem.read_bytes("/small") == b"tail"
 
 
+def test_start_block(image: Image) -> None:
+    at = image.inode("/file")
+    for start in ((1 << 64) - 1, image.used + 1):
+        image.put(at + 16, "<Q", start)
+        with image.open() as filesystem, pytest.raises(InvalidFormat, match=f"start_block is {start}"):
+            filesystem.read_bytes("/file")
+
+
 def test_compressed_block(image: Image, source: Path) -> None:
     """Every byte of a block that is changed is noticed, by the checksum of zlib."""
     at = image.inode("/file")

@@ -83,6 +83,8 @@ class SquashFileSystem(FileSystem[int]):
             start, _, number, place = status.unpack(L.EXTENDED_FILE)
         else:
             start, number, place, _ = status.unpack(L.FILE)
+        if start > self.size:
+            raise self._inodes.bad(f"start_block is {start}", node)
         fragment = None
         if number != L.INVALID_FRAGMENT:
             offset, word = self._fragments[number]
