@@ -31,27 +31,24 @@ def mend(data: Buffer, size: int, magic: bytes) -> tuple[bytes, dict[int, str]]:
 
 def _mend_alike(data: bytearray, size: int, magic: bytes) -> bool:
     """Mend all records; False, and nothing done, unless all are sound and have their arrays in one place."""
-    records = len(data) // size
-    for at in range(8):
-        if data[at::size] != data[at : at + 1] * records:
-            return False
+    heads = memoryview(data).cast("Q")[:: size // 8].tolist()
     offset, length = _array(data, 4)
     sectors = size // L.FIXUP_STRIDE
-    if data[:4] != magic or not _array_fits(offset, length, sectors):
+    if heads.count(heads[0]) != len(heads) or data[:4] != magic or not _array_fits(offset, length, sectors):
         return False
-    low, high = data[offset::size], data[offset + 1 :: size]
-    ends = range(L.FIXUP_STRIDE - 2, size, L.FIXUP_STRIDE)
-    if any(data[end::size] != low or data[end + 1 :: size] != high for end in ends):
+    units = memoryview(data).cast("H")
+    stride, first = size // 2, offset // 2
+    numbers = units[first::stride].tolist()
+    ends = range(L.FIXUP_STRIDE // 2 - 1, stride, L.FIXUP_STRIDE // 2)
+    if any(units[end::stride].tolist() != numbers for end in ends):
         return False
-    for sector, end in enumerate(ends):
-        kept = offset + 2 + 2 * sector
-        data[end::size] = data[kept::size]
-        data[end + 1 :: size] = data[kept + 1 :: size]
+    for kept, end in enumerate(ends, first + 1):
+        units[end::stride] = units[kept::stride]
     return True
 
 
 def _array_fits(offset: int, length: int, sectors: int) -> bool:
-    return length == sectors + 1 and offset >= 8 and offset + 2 * length <= L.FIXUP_STRIDE - 2
+    return length == sectors + 1 and offset >= 8 and not offset % 2 and offset + 2 * length <= L.FIXUP_STRIDE - 2
 
 
 def _complaint(record: bytearray, size: int, magic: bytes) -> str:

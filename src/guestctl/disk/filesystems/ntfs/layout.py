@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 from struct import Struct
+from sys import byteorder
+from typing import Literal
 
 # Boot sector: bytes per sector, sectors per cluster, total sectors, LCN of $MFT and of $MFTMirr,
 # clusters per file record, clusters per index record, serial number.
@@ -73,7 +75,11 @@ EPOCH = 116_444_736_000_000_000
 # and what a walk wants of the others: sequence number, flags and file attributes.
 USUAL_FIRST_ATTRIBUTE, USUAL_VALUE_OFFSET = 56, 24
 _USUAL_PARTS = ((20, b"\x38\0"), (32, bytes(8)), (56, b"\x10\0\0\0"), (64, b"\0"), (76, b"\x18\0"))
-USUAL_BYTES = tuple((at + index, part[index : index + 1]) for at, part in _USUAL_PARTS for index in range(len(part)))
+_FORMATS: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
+# As (index, format, value) in a memoryview of the format.
+USUAL_VALUES = tuple(
+    (at // len(part), _FORMATS[len(part)], int.from_bytes(part, byteorder)) for at, part in _USUAL_PARTS
+)
 USUAL_RECORD = Struct("<16xH4xH88xI")
 
 # $INDEX_ROOT: attribute type, collation rule, index block size, clusters per block; then an index header.

@@ -279,4 +279,8 @@ class MasterFileTable:
 
 def _are_usual(data: bytes, size: int) -> bool:
     count = len(data) // size
-    return all(data[at::size] == byte * count for at, byte in L.USUAL_BYTES)
+    for index, form, value in L.USUAL_VALUES:
+        view = memoryview(data).cast(form)
+        if view[index :: len(view) // count].tolist().count(value) != count:
+            return False
+    return True
