@@ -20,7 +20,7 @@ from guestctl.disk.volumes.lvm2 import assemble
 from guestctl.disk.volumes.lvm2.thin import ThinDevice
 from guestctl.disk.volumes.raid.linear import Concatenation
 
-CASES = [name for name in volume_images.names("lvm") if name != "lvm-on-md"]
+CASES = [name for name in volume_images.names("lvm") if name not in ("lvm-on-md", "lvm-refused")]
 
 
 def assembled(name: str, wanted: tuple[int, ...] | None = None) -> Assembly:
@@ -74,6 +74,15 @@ def test_what_is_said_of_legs() -> None:
         "/dev/vg/parity: degraded: legs 0 are missing or not in sync",
     ]
     assert assembled("lvm-raid", (1, 2, 4)).warnings[0].startswith("/dev/vg/raid5_la: RAID5 cannot be read without")
+
+
+def test_what_is_refused() -> None:
+    assembly = assembled("lvm-refused")
+    assert not assembly.volumes
+    assert list(assembly.warnings) == [
+        "/dev/vg/integrity: integrity segments",
+        "/dev/vg/writecache: writecache segments",
+    ]
 
 
 def test_pools_are_no_volumes() -> None:

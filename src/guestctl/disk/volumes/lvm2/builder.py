@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from guestctl.block import BlockDevice, SliceDevice
 from guestctl.core.errors import GuestctlError, InvalidFormat, UnsupportedFeature
@@ -143,27 +143,19 @@ class _Builder:
         return Stripes([self._area(name, leg, extent, size // len(legs)) for leg, extent in legs], stripe)
 
     def _mirror(self, name: str, segment: Section, size: int) -> BlockDevice:
-        """The first leg that is there."""
-        missing: GuestctlError | None = None
-        for leg, extent in _pairs(segment, "mirrors"):
-            try:
-                return self._area(name, leg, extent, size)
-            except _MissingVolume as error:
-                missing = error
-        raise missing or segment.bad(f"{name} has no legs")
+        """The first leg that is there: the kernel brings the others in line with it."""
+        legs = [self._optional(name, leg, size, extent) for leg, extent in _pairs(segment, "mirrors")[:_MAX_LEGS]]
+        self._note_missing(name, [number for number, leg in enumerate(legs) if leg is None])
+        return _first(legs)
 
     def _raid1(self, name: str, segment: Section, size: int) -> BlockDevice:
-        legs = self._legs(name, segment, size, needs_parity=False)
-        found = next((leg for leg in legs if leg is not None), None)
-        if found is None:
-            raise TooManyMissing("RAID1", range(len(legs)))
-        return found
+        return _first(self._legs(name, segment, size, needs_parity=False))
 
     def _raid10(self, name: str, segment: Section, size: int) -> BlockDevice:
         copies, count = segment.number("data_copies", 2), len(_pairs(segment, "raids"))
-        if size * copies % count:
+        if copies > _MAX_LEGS or size * copies % count:
             raise segment.bad(f"{size} bytes in {copies} copies on {count} legs")
-        layout = parse_layout(1 << 8 | min(copies, 0xFF), count)
+        layout = parse_layout(1 << 8 | copies, count)
         legs = self._legs(name, segment, size * copies // count, needs_parity=False)
         return MirroredStripes(legs, segment.number("stripe_size") * _SECTOR_BYTES, layout)
 
@@ -183,14 +175,16 @@ class _Builder:
         legs = [self._optional(name, leg, size) for _, leg in pairs]
         notes = [self._optional(name, meta, None) if leg else None for (meta, _), leg in zip(pairs, legs, strict=True)]
         usable = usable_legs(notes, needs_parity=needs_parity)
-        missing = [number for number in range(len(legs)) if number not in usable]
-        if missing:
-            self.missing[name] = missing
+        self._note_missing(name, [number for number in range(len(legs)) if number not in usable])
         return [leg if number in usable else None for number, leg in enumerate(legs)]
 
-    def _optional(self, name: str, leg: int | str, size: int | None) -> BlockDevice | None:
+    def _note_missing(self, name: str, legs: list[int]) -> None:
+        if legs:
+            self.missing[name] = legs
+
+    def _optional(self, name: str, leg: int | str, size: int | None, extent: int | str = 0) -> BlockDevice | None:
         try:
-            return self._area(name, leg, 0, size)
+            return self._area(name, leg, extent, size)
         except _MissingVolume:
             return None
 
@@ -253,6 +247,13 @@ class _Builder:
 
     def _zeros(self, name: str, segment: Section, size: int) -> BlockDevice:
         return Zeros(size)
+
+
+def _first(legs: Sequence[BlockDevice | None]) -> BlockDevice:
+    found = next((leg for leg in legs if leg is not None), None)
+    if found is None:
+        raise TooManyMissing("a mirror", range(len(legs)))
+    return found
 
 
 def _pairs(segment: Section, key: str) -> list[_Leg]:
