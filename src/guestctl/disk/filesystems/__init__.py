@@ -123,6 +123,10 @@ PROBES = (
     Probe("xfs", ((0, b"XFSB"),), "xfs"),
     Probe("xfs_external_log", ((0, b"\xfe\xed\xba\xbe"),), usage="other"),
     Probe("ext", ((0x438, b"\x53\xef"),), "ext4"),
+    *(
+        Probe("reiserfs", ((0x10034, magic),), fields=Fields(uuid=32, label=(48, 16), version=version))
+        for magic, version in ((b"ReIsErFs", "3.5"), (b"ReIsEr2Fs", "3.6"), (b"ReIsEr3Fs", "JR"))
+    ),
     Probe("reiser4", ((0x10000, b"ReIsEr4"),), fields=Fields(uuid=20, label=(36, 16), version="4")),
     Probe("jfs", ((0x8000, b"JFS1"),), fields=Fields(uuid=136, label=(152, 16))),
     Probe(
@@ -170,7 +174,9 @@ PROBES = (
         tuple((offset, magic) for offset in (32, 544) for magic in (b"1SFB", b"BFS1")),
         _IDENTIFIED + "befs",
     ),
+    Probe("nilfs2", ((0x406, b"\x34\x34"),), _IDENTIFIED + "others", identify="identify_nilfs2"),
     Probe("exfat", ((3, b"EXFAT   "),), "exfat"),
+    Probe("f2fs", ((0x400, b"\x10\x20\xf5\xf2"),), _IDENTIFIED + "others", identify="identify_f2fs"),
     Probe("mpool", ((0, b"mpoolDev"),), fields=Fields(uuid=40, label=(8, 32))),
     Probe("apfs", ((32, b"NXSB"),), fields=Fields(uuid=40)),
     Probe("zonefs", ((0, b"SFOZ"),)),

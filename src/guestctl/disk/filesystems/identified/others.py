@@ -1,7 +1,8 @@
-"""HPFS of OS/2, OCFS2 and VMFS, by what blkid's documentation and their own tools show of them."""
+"""HPFS of OS/2, OCFS2, VMFS, F2FS and NILFS2, by their own documentation and what their tools write."""
 
 from __future__ import annotations
 
+import zlib
 from struct import Struct
 
 from guestctl.block import BlockDevice
@@ -22,6 +23,13 @@ _OCFS2 = Struct("<192xHH76x64s16s")
 _VMFS_OFFSET = 0x200000
 # Version, UUID, label.
 _VMFS = Struct("<8xB16s4x128s")
+
+_SUPERBLOCK_OFFSET = 1024
+# Versions, UUID, label.
+_F2FS = Struct("<4xHH100x16s1024s")
+# Revision, bytes that count, seed and checksum; UUID, label.
+_NILFS2 = Struct("<I4xH2xII132x16s80s")
+_NILFS2_SUM, _NILFS2_BYTES = 16, 1024
 
 
 def identify_hpfs(device: BlockDevice) -> Identity | None:
@@ -60,3 +68,24 @@ def identify_vmfs(device: BlockDevice) -> Identity | None:
         label=text(label),
         uuid=f"{first:08x}-{second:08x}-{third:04x}-{rest.hex()}",
     )
+
+
+def identify_f2fs(device: BlockDevice) -> Identity | None:
+    data = read_at(device, _SUPERBLOCK_OFFSET, _F2FS.size)
+    if len(data) < _F2FS.size:
+        return None
+    major, minor, identifier, label = _F2FS.unpack(data)
+    return Identity("f2fs", version=f"{major}.{minor}", label=text(label, "utf-16-le"), uuid=uuid(identifier))
+
+
+def identify_nilfs2(device: BlockDevice) -> Identity | None:
+    """None unless the checksum is right, as the magic has only two bytes."""
+    data = read_at(device, _SUPERBLOCK_OFFSET, _NILFS2_BYTES)
+    if len(data) < _NILFS2_BYTES:
+        return None
+    revision, length, seed, checksum, identifier, label = _NILFS2.unpack_from(data)
+    covered = data[:_NILFS2_SUM] + bytes(4) + data[_NILFS2_SUM + 4 : length]
+    # The kernel's CRC-32 begins with the seed and is not inverted at its end.
+    if length <= _NILFS2_SUM or zlib.crc32(covered, seed ^ 0xFFFFFFFF) ^ 0xFFFFFFFF != checksum:
+        return None
+    return Identity("nilfs2", version=str(revision), label=text(label), uuid=uuid(identifier))
