@@ -63,7 +63,7 @@ class PartitionTable:
     type: str  # "gpt", "msdos" and so on, libguestfs's words
     sector_size: int
     partitions: tuple[Partition, ...]
-    uuid: str | None = None  # GPT disk GUID; MBR disk signature as eight hex digits
+    uuid: str | None = None  # GPT disk GUID; MBR disk signature as eight hex digits; DASD volume serial
     warnings: tuple[str, ...] = ()
 
     @staticmethod

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 import pytest
 
-from guestctl.block import MemoryDevice
+from guestctl.block import FileDevice, MemoryDevice
 from guestctl.core.errors import GuestctlError
+from guestctl.disk import FileSystem
 from guestctl.disk.partition import PartitionTable
 
 Run = Callable[..., str]
@@ -101,6 +102,20 @@ def test_starts_that_count_from_the_slice(run: Run, disk: Disk, partx: Rows) -> 
     disk.write(2049 * 512, label((16, 5000, 7), (6000, 2000, 1), (0, 20000, 0), (9000, 3000, 7)))
     assert _ours(disk.table) == _places(partx(disk))
     assert [item.start_lba for item in disk.table.partitions] == [2048, 2064, 8048, 11048]
+
+
+def test_filesystem_in_a_label_in_a_slice(run: Run, disk: Disk, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "file").write_text("content")
+    run("makefs", "-t", "ffs", "-s", "4m", tmp_path / "ufs", tmp_path / "tree")
+    run("sfdisk", "-q", disk.path, input="label: dos\nstart=2048, size=40000, type=a5\n")
+    disk.write(2049 * 512, label((1000, 8192, 7), (0, 0, 0), (0, 40000, 0)))
+    disk.write(3048 * 512, (tmp_path / "ufs").read_bytes())
+    with FileDevice.open(disk.path) as device:
+        _, partition = PartitionTable.parse(device).partitions
+        with FileSystem.detect(device, partition) as filesystem:
+            assert (partition.number, filesystem.type) == (5, "ufs")
+            assert filesystem.read_text("/file") == "content"
 
 
 def test_label_in_a_gpt_partition(run: Run, disk: Disk) -> None:
