@@ -32,7 +32,7 @@ Fill = Callable[[Path], None]
 KINDS = {
     "default": ("", 64 << 20, 512),
     "small-clusters": ("-c 512", 32 << 20, 512),
-    "large-clusters": ("-c 1M", 3 << 30, 512),
+    "large-clusters": ("-c 64K", 256 << 20, 512),
     "packed-bitmap": ("--pack-bitmap -c 4096", 64 << 20, 512),
     "aligned": ("-b 4M", 64 << 20, 512),
     "1k-sectors": ("", 64 << 20, 1024),
