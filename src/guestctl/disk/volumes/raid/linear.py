@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from guestctl.block import BlockDevice, Extent, MappedDevice
+from guestctl.disk.volumes.raid.striped import StripedDevice
 
 
 class Concatenation(MappedDevice):
@@ -23,7 +24,7 @@ class Concatenation(MappedDevice):
         return Extent(self._starts[index], part.size, part, 0)
 
 
-class Stripes(MappedDevice):
+class Stripes(StripedDevice):
     """Devices of one size, of which each has every so-many-th stripe of `stripe` bytes."""
 
     def __init__(self, legs: Sequence[BlockDevice], stripe: int) -> None:

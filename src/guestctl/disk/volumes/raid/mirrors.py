@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from guestctl.block import BlockDevice, Extent, MappedDevice
+from guestctl.block import BlockDevice, Extent
 from guestctl.core.errors import InvalidFormat, UnsupportedFeature
 from guestctl.disk.volumes.raid.missing import TooManyMissing
+from guestctl.disk.volumes.raid.striped import StripedDevice
 
 
 class Layout(NamedTuple):
@@ -30,7 +31,7 @@ def parse_layout(layout: int, count: int) -> Layout:
     return Layout(near, far, offset, far_set)
 
 
-class MirroredStripes(MappedDevice):
+class MirroredStripes(StripedDevice):
     """An array of which each chunk is read from its first copy that is there."""
 
     def __init__(self, legs: Sequence[BlockDevice | None], chunk: int, layout: Layout) -> None:

@@ -13,11 +13,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from guestctl.block import BlockDevice, Extent, MappedDevice
+from guestctl.block import BlockDevice, Extent
 from guestctl.block.device import Buffer
 from guestctl.block.parity import rebuild
 from guestctl.core.errors import InvalidFormat, UnsupportedFeature
 from guestctl.disk.volumes.raid.missing import TooManyMissing
+from guestctl.disk.volumes.raid.striped import StripedDevice
 
 LEFT_ASYMMETRIC = 0
 RIGHT_ASYMMETRIC = 1
@@ -36,6 +37,7 @@ PARITY_0_6 = 20
 
 _UNIT_BYTES = 64 << 10  # what is computed at once stays in the processor's cache
 _CACHED_UNITS = 128
+_MAX_LEGS = 257  # Q has 255 powers of 2 for data
 
 
 class Row(NamedTuple):
@@ -97,13 +99,17 @@ _RAID6: dict[int, _Make] = {
 }
 
 
-class ParityStripes(MappedDevice):
+class ParityStripes(StripedDevice):
     """An array whose missing legs, one of RAID4 and RAID5 and two of RAID6, are computed from the others."""
 
     def __init__(self, legs: Sequence[BlockDevice | None], stripe: int, level: int, layout: int) -> None:
         parity_count = 2 if level == 6 else 1
         present = [leg for leg in legs if leg is not None]
-        if len(legs) < 2 * parity_count or not stripe or any(leg.size != present[0].size for leg in present):
+        if (
+            not 2 * parity_count <= len(legs) <= _MAX_LEGS
+            or not stripe
+            or any(leg.size != present[0].size for leg in present)
+        ):
             raise InvalidFormat(f"{len(legs)} legs of RAID{level}", structure="RAID layout", offset=0)
         if len(legs) - len(present) > parity_count:
             raise TooManyMissing(f"RAID{level}", [number for number, leg in enumerate(legs) if leg is None])
