@@ -13,7 +13,7 @@ demo: $(VENV)/.installed
 	$(BIN)/guestctl inspect $(IMAGE)
 
 test: $(VENV)/.installed-test tools lint
-	$(BIN)/pytest -n $(JOBS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
