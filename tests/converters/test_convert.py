@@ -421,3 +421,13 @@ def test_block_device(tmp_path: Path, run: Run, disk: Path) -> None:
             DiskConverter().convert(disk, device, "raw", overwrite=True)
     finally:
         run("losetup", "-d", device)
+
+
+@pytest.mark.parametrize("suffix", [".partial", ".partial.record"])
+def test_a_source_with_the_name_of_an_unfinished_image(tmp_path: Path, suffix: str) -> None:
+    source = tmp_path / f"disk.raw{suffix}"
+    source.write_bytes(b"content!" * 1024)
+    with pytest.raises(ConversionError, match="being read"):
+        DiskConverter().convert(source, tmp_path / "disk.raw", "raw", source_format="raw", resume=True)
+    assert source.read_bytes() == b"content!" * 1024
+    assert list(tmp_path.iterdir()) == [source]

@@ -204,6 +204,9 @@ class Output:
 
     def _create(self, path: str) -> OutputFile:
         refuse_overwriting(path, self._reading, overwrite=self._overwrite)
+        if self._resumable:
+            for name in (path + self._suffix, path + self._suffix + ".record"):
+                refuse_overwriting(name, self._reading, overwrite=True)
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         flags |= getattr(os, "O_NOFOLLOW", 0) if self._resumable else os.O_EXCL
         fd = os.open(path + self._suffix, flags, 0o666)
