@@ -12,7 +12,10 @@ import pytest
 
 from awkward_tree import from_guestctl, from_mount
 from btrfs_images import make, mounted, opened
-from guestctl.disk.filesystems.btrfs import MissingDevice
+from guestctl.block import MemoryDevice
+from guestctl.core.errors import InvalidFormat
+from guestctl.disk.filesystems.btrfs import MissingDevice, layout
+from guestctl.disk.filesystems.btrfs.chunks import Chunk, LogicalSpace
 
 pytestmark = pytest.mark.root
 Run = Callable[..., str]
@@ -95,3 +98,11 @@ def test_a_foreign_device_is_left_out(run: Run, tmp_path: Path) -> None:
     with opened(images[0], tmp_path / "other", tmp_path / "empty") as filesystem:
         assert filesystem.warnings == ["degraded: device 2 is missing"]
         assert filesystem.listdir("/") == []
+
+
+def test_a_block_over_the_end_of_its_chunk() -> None:
+    """The chunk behind it has fewer copies."""
+    space = LogicalSpace({1: MemoryDevice(bytes(1 << 20))})
+    space.add([Chunk(0, 65536, layout.DUP, ((1, 0), (1, 65536)), 0), Chunk(65536, 65536, 0, ((1, 131072),), 0)])
+    with pytest.raises(InvalidFormat, match="end of a chunk"):
+        space.copy(65536 - 4096, 16384, 1)

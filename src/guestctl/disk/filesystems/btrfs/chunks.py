@@ -170,6 +170,10 @@ class LogicalSpace(MappedDevice):
         Of RAID5 and RAID6 copy 1 is what the other stripes and P say, copy 2 what they and Q say.
         """
         parts = []
+        whole = self.chunk(offset)
+        if offset + length > whole.start + whole.length:
+            message = f"{length} bytes at {offset:#x} reach over the end of a chunk"
+            raise InvalidFormat(message, structure=_STRUCTURE, offset=whole.stripes[0][1])
         while length:
             chunk = self.chunk(offset)
             start, extent_length, places = _places(chunk, offset)
