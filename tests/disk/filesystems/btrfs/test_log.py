@@ -272,3 +272,25 @@ def test_a_damaged_log(run: Run, mount: Mount, tmp_path: Path) -> None:
     with opened(copy, options=Options(ignore_checksums=True)) as filesystem:
         assert filesystem.exists("/d/one") and not filesystem.exists("/new")
         assert filesystem.warnings[0].startswith("the log cannot be replayed")
+
+
+def test_extent_over_those_of_several_leaves(run: Run, mount: Mount, tmp_path: Path) -> None:
+    """Reading begins anywhere: also where the tree had a leaf of extents that one in the log has replaced."""
+    image, copy = tmp_path / "image", tmp_path / "copy"
+    make(run, image, "-n 4096", 128 << 20)
+    content = random.Random(1).randbytes(700 * 8192)
+    with mount(image, "rw,loop") as top:
+        with (top / "file").open("wb") as stream:
+            for offset in range(0, len(content), 8192):
+                stream.seek(offset)
+                stream.write(b"before" * 600)
+        os.sync()
+        with (top / "file").open("r+b") as stream:
+            stream.write(content)
+        _sync(top / "file")
+        run("cp", "--sparse=always", image, copy)
+    for offset in range(0, len(content), 300_000):
+        with opened(copy) as filesystem:
+            assert any("log" in warning for warning in filesystem.warnings)
+            device = filesystem.device("/file")
+            assert bytes(device.read(offset, 5000)) == content[offset : offset + 5000], offset

@@ -167,10 +167,25 @@ class FileData(MappedDevice):
         end = upper[2] if upper[:2] == (ino, L.EXTENT_DATA_KEY) else max(self.size, offset + 1)
         first = bisect_left(leaf.items, (ino, L.EXTENT_DATA_KEY, 0))
         last = bisect_left(leaf.items, (ino, L.EXTENT_DATA_KEY + 1, 0))
+        items = [(leaf.data, item) for item in leaf.items[first:last]]
+        if start and (not items or items[0][1][2] > start):
+            # A log took the first item away: what covers it now may be in a leaf before.
+            items = self._before(start) + items
+            start = min(start, items[0][1][2]) if items else start
         builder = _Builder(self, self._cache, self._checked, start)
-        for item in leaf.items[first:last]:
-            builder.add(leaf.data, item)
+        for data, item in items:
+            builder.add(data, item)
         return builder.window(end)
+
+    def _before(self, offset: int) -> list[tuple[bytes, Item]]:
+        """The last item that begins before `offset`, with its leaf's data; none where there is none."""
+        while offset:
+            leaf, lower, _ = self._tree.find((self._ino, L.EXTENT_DATA_KEY, offset - 1))
+            index = bisect_left(leaf.items, (self._ino, L.EXTENT_DATA_KEY, offset)) - 1
+            if index >= 0 and leaf.items[index][:2] == (self._ino, L.EXTENT_DATA_KEY):
+                return [(leaf.data, leaf.items[index])]
+            offset = lower[2] if lower[:2] == (self._ino, L.EXTENT_DATA_KEY) else 0
+        return []
 
 
 class _Builder:
