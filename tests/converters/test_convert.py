@@ -297,6 +297,22 @@ def test_resume_finds_damage(tmp_path: Path, disk: Path) -> None:
     DiskConverter().convert(disk, tmp_path / "made", "qcow2", resume=True, verify=True)
 
 
+@pytest.mark.parametrize("name", ["no-such-digest", "shake_128"])
+def test_unknown_digest(tmp_path: Path, disk: Path, name: str) -> None:
+    with pytest.raises(ConversionError, match=name):
+        DiskConverter().convert(disk, tmp_path / "made", "raw", digest=name)
+    assert not os.listdir(tmp_path)
+
+
+def test_record_is_never_written_through_a_link(tmp_path: Path, disk: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (tmp_path / "made.partial.record").symlink_to(precious)
+    with pytest.raises(OSError):
+        DiskConverter().convert(disk, tmp_path / "made", "raw", resume=True)
+    assert precious.read_text() == "precious"
+
+
 def test_resume_of_another_source_starts_over(tmp_path: Path, disk: Path) -> None:
     calls = iter([False] * 6 + [True])
     with pytest.raises(ConversionError):

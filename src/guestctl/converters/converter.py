@@ -185,6 +185,8 @@ def convert_natively(wanted: Conversion) -> ConversionResult:
     if wanted.digest:
         import hashlib
 
+        if wanted.digest not in hashlib.algorithms_available or wanted.digest.startswith("shake"):
+            raise ConversionError(f"no digest is called {wanted.digest!r}")
         hasher = hashlib.new(wanted.digest)
     with ExitStack() as opened:
         reader = opened.enter_context(open_source(wanted))

@@ -74,7 +74,7 @@ class Record:
 
     def start(self) -> int:
         """Begin to record; the end of the last window that is on the record already."""
-        self._file = open(self._path, "w", encoding="utf-8", buffering=1)
+        self._file = open(self._path, "w", encoding="utf-8", buffering=1, opener=_open_no_link)
         self._file.write(self._first_line + "\n")
         self._file.writelines(json.dumps(entry) + "\n" for entry in self.entries)
         return self.entries[-1].end if self.entries else 0
@@ -120,3 +120,7 @@ def _places(writer: ImageWriter, entry: _Entry) -> Iterator[tuple[OutputFile, in
                 yield placement.file, placement.offset, placement.length
         else:
             writer.zero(start, length)
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)

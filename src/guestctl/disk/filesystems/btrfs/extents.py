@@ -151,6 +151,8 @@ class FileData(MappedDevice):
         while length:
             window = self._window_at(offset)
             start, extent_length, _, _ = window.extents[bisect_right(window.starts, offset) - 1]
+            if start not in window.compressed:
+                raise _bad("overlaps the extent of another leaf", start)
             extent, skip = window.compressed[start]
             part = min(length, start + extent_length - offset)
             at = skip + offset - start

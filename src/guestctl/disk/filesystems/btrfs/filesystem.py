@@ -25,7 +25,7 @@ Node = tuple[int, ...]
 _DIRECTORY, _REGULAR, _LINK = 0x4, 0x8, 0xA  # mode >> 12
 _FILE_TYPES = frozenset((0x1, 0x2, _DIRECTORY, 0x6, _REGULAR, _LINK, 0xC))
 _MAX_TARGET_BYTES = 4096
-_MAX_CACHED_INODES = 1 << 16
+_MAX_CACHED_INODES, _MAX_INODE_LEAVES = 1 << 16, 1 << 10  # a leaf has up to 64 KiB
 _inode_head = L.INODE_HEAD.unpack_from
 
 
@@ -48,6 +48,7 @@ class BtrfsFileSystem(FileSystem[Node]):
             volume.space, superblock.sectorsize, volume.checksum if volume.verify else None, volume.checksum_tree
         )
         self._inodes: dict[Node, tuple[bytes, int]] = {}
+        self._inode_leaves = 0  # that those keep in memory
         self.root = self._subvolume_root(subvolume)
 
     def _subvolume_root(self, subvolume: int) -> Node:
@@ -108,8 +109,9 @@ class BtrfsFileSystem(FileSystem[Node]):
     def _find_inode(self, node: Node) -> tuple[bytes, int]:
         tree, ino = node
         leaf, _, _ = self._volume.tree(tree).find((ino, L.INODE_ITEM_KEY, 0))
-        if len(self._inodes) > _MAX_CACHED_INODES:
-            self._inodes = {}
+        self._inode_leaves += 1
+        if len(self._inodes) > _MAX_CACHED_INODES or self._inode_leaves > _MAX_INODE_LEAVES:
+            self._inodes, self._inode_leaves = {}, 1
         data = leaf.data
         self._inodes.update(
             [

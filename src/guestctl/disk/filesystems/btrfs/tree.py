@@ -57,7 +57,7 @@ class BlockReader:
             return self._leaves[bytenr]
         except KeyError:
             if len(self._leaves) >= _MAX_CACHED_LEAVES:
-                self._leaves.pop(next(iter(self._leaves)), None)
+                self._leaves = {}
         data, count = self._read(bytenr, 0, generation)
         leaf = self._leaves[bytenr] = Leaf(data, self._items(data, count, bytenr))
         return leaf
@@ -68,7 +68,7 @@ class BlockReader:
             return self._nodes[bytenr, level]
         except KeyError:
             if len(self._nodes) >= _MAX_CACHED_NODES:
-                self._nodes.pop(next(iter(self._nodes)), None)
+                self._nodes = {}
         data, count = self._read(bytenr, level, generation)
         end = L.HEADER_BYTES + count * L.KEY_POINTER.size
         if not count or end > len(data):

@@ -257,7 +257,7 @@ class Log:
 
     def transactions(self) -> Iterator[Transaction]:
         """All that were committed between the tail and the head, in the order of their commits."""
-        pending: dict[int, Transaction] = {}
+        pending: dict[int, tuple[int, list[bytearray]]] = {}  # LSN and regions, which may come in pieces
         held = 0
         for record in self._records():
             payload = self._payload(record)
@@ -272,23 +272,23 @@ class Log:
                 data = payload[position : position + length]
                 position += length
                 if flags & _START:
-                    pending[tid] = Transaction(record.lsn, [data] if data else [])
+                    pending[tid] = record.lsn, [bytearray(data)] if data else []
                     held += length
                     continue
-                transaction = pending.get(tid)
-                if transaction is None:
+                if tid not in pending:
                     continue  # it began before the tail, and so is on the disk
+                lsn, regions = pending[tid]
                 if flags & _COMMIT:
                     del pending[tid]
-                    held -= sum(map(len, transaction.regions))
-                    yield transaction
+                    held -= sum(map(len, regions))
+                    yield Transaction(lsn, list(map(bytes, regions)))
                 elif flags & _UNMOUNT:
                     del pending[tid]
-                elif flags & _WAS_CONTINUED and transaction.regions:
-                    transaction.regions[-1] += data
+                elif flags & _WAS_CONTINUED and regions:
+                    regions[-1] += data
                     held += length
                 elif data or flags & _CONTINUE:
-                    transaction.regions.append(data)
+                    regions.append(bytearray(data))
                     held += length
                 if held > _MAX_TRANSACTION_BYTES:
                     message = f"a transaction of more than {_MAX_TRANSACTION_BYTES} bytes"

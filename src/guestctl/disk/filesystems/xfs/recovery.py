@@ -45,6 +45,7 @@ _INTENT_ID = struct.Struct("<8xQ")
 _BUFFER = struct.Struct("<4HqI")
 _BUFFER_INODES, _BUFFER_CANCEL, _BUFFER_QUOTA = 0x1, 0x2, 0x1C
 _CHUNK_BYTES = 128  # that one bit of blf_data_map stands for
+_MAX_BITMAP_BYTES = 128  # a buffer has 64 KiB at most; the kernel's map is a word longer than it must be
 
 # "Inode Log Item": ilf_type ilf_size ilf_fields ilf_asize ilf_dsize, ilf_ino, ilfu_rdev, ilf_blkno ilf_len
 # ilf_boffset; the 32-bit form has no padding before ilf_ino
@@ -314,6 +315,8 @@ def _buffer(item: bytes, lsn: int) -> tuple[int, int, int, int, bytes]:
 
 def _changes(bitmap: bytes, regions: list[bytes], lsn: int) -> list[tuple[int, bytes]]:
     """(start, content) of what changes: each run of bits in turn is filled from the regions."""
+    if len(bitmap) > _MAX_BITMAP_BYTES:
+        raise _bad(f"a data map of {len(bitmap)} bytes", lsn)
     bits = int.from_bytes(bitmap, "little")
     changes = []
     position = 0
