@@ -61,7 +61,7 @@ contest(
         "dissect, scaled": (peers / "python", "-c", DISSECT, image, kind, files, str(min(LIMIT, int(files)))),
     },
     reports_time=True,
-    rounds=2,
+    rounds=3,
 )
 with tempfile.TemporaryDirectory() as top:
     # A new mount has read nothing yet, while the image is in the host's cache for both.

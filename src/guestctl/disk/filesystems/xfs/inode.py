@@ -23,8 +23,8 @@ from guestctl.disk.stat import FileStat
 
 # Inodes are read in chunks this long: files made together lie together, and a chunk is small enough
 # to be a slice of a mapped file.
-_CHUNK_BYTES = 16 << 10
-_MAX_CHUNKS = 512  # 8 MiB
+_CHUNK_BYTES = 32 << 10
+_MAX_CHUNKS = 256  # 8 MiB
 _CHARACTER, _BLOCK = 0x2, 0x6
 _FILE_TYPES = (0x1, _CHARACTER, 0x4, _BLOCK, 0x8, 0xA, 0xC)  # di_mode >> 12
 _MAGIC = int.from_bytes(L.INODE_MAGIC, "big") << 4
@@ -54,7 +54,9 @@ def _time(layout: struct.Struct) -> Any:
 
     def decode(self: InodeStat) -> Any:
         time, flags2 = unpack(self.data, self.at)
-        return _nanoseconds(time, flags2 & L.DIFLAG2_BIGTIME and self.version == 3)
+        if flags2 & L.DIFLAG2_BIGTIME and self.version == 3:
+            return time - _BIGTIME_EPOCH_NS
+        return _nanoseconds(time, False)
 
     return property(decode)
 
