@@ -30,6 +30,7 @@ COMMANDS = {
     "hash": ("hash", "Print checksums of the guest's files."),
     "cp": ("cp", "Copy files and directories out of the guest."),
     "tar-out": ("tar_out", "Write a directory of the guest as a tar archive."),
+    "network": ("network", "Show the guest's network configuration."),
     "registry": ("registry", "Print a key of a Windows registry hive."),
     "schema": ("schema", "Print the JSON Schema of what a command prints."),
     "completion": ("completion", "Print the shell code that completes guestctl's commands."),

@@ -10,10 +10,18 @@ from guestctl.cli.options import GuestOptions, guest_options, json_option
 @click.command("inspect")
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option("--xml", "as_xml", is_flag=True, help="Print virt-inspector's XML.")
+@click.option("--all", "with_details", is_flag=True, help="Add what services, users, boot and the like show (JSON).")
 @click.option("--no-applications", is_flag=True, help="Leave out the list of installed packages.")
 @guest_options
 @json_option
-def command(images: tuple[str, ...], as_xml: bool, no_applications: bool, options: GuestOptions, as_json: bool) -> None:
+def command(
+    images: tuple[str, ...],
+    as_xml: bool,
+    with_details: bool,
+    no_applications: bool,
+    options: GuestOptions,
+    as_json: bool,
+) -> None:
     """Show every guest on the disks of a machine: system, packages, users, network, storage.
 
     Several images are the disks of one machine, in order. On a terminal the report is a page to
@@ -24,7 +32,7 @@ def command(images: tuple[str, ...], as_xml: bool, no_applications: bool, option
     from guestctl.detectors import inspect
 
     with options.machine(*images) as machine:
-        report = inspect(machine, with_applications=not no_applications)
+        report = inspect(machine, with_applications=not no_applications, with_details=with_details)
     if as_json:
         print(report.to_json())
     elif as_xml:

@@ -7,19 +7,25 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from guestctl.core.errors import DetectionError, GuestctlError
+from guestctl.core.errors import DetectionError, GuestctlError, UnsupportedFeature
 from guestctl.core.types import Firmware, GuestIdentity, GuestType
 from guestctl.detectors import report
 from guestctl.detectors.firmware import detect_firmware
 from guestctl.detectors.linux import DETECTORS
 from guestctl.detectors.packages import applications, package_system
+from guestctl.detectors.report.details import Details
+from guestctl.detectors.system import open_system
+from guestctl.detectors.views import VIEWS, view
 from guestctl.disk.filesystem import FileSystem
 from guestctl.machine import Guest, Machine
 
 
-def inspect(machine: Machine, *, with_applications: bool = True) -> report.Report:
-    """Everything that ``guestctl inspect`` shows of `machine`."""
+def inspect(machine: Machine, *, with_applications: bool = True, with_details: bool = False) -> report.Report:
+    """Everything that ``guestctl inspect`` shows of `machine`; `with_details` also what every view shows."""
     guests = [_inspect_guest(machine, guest, with_applications) for guest in machine.guests()]
+    if with_details:
+        for guest, found in zip(machine.guests(), guests, strict=True):
+            found.details = _details(machine, guest)
     return report.Report(
         images=[
             report.Image(
@@ -79,7 +85,7 @@ def _windows_steps(
 ) -> dict[str, Callable[[], None]]:
     from guestctl.detectors import windows
 
-    system = windows.WindowsSystem(guest.tree, machine)
+    system = windows.WindowsSystem(machine, guest)
     steps = {name: partial(detect, system, found) for name, detect in windows.DETECTORS.items()}
 
     def programs() -> None:
@@ -88,6 +94,21 @@ def _windows_steps(
         machine.warnings.extend(f"{guest.root}: {warning}" for warning in system.warnings)
 
     return {**steps, "applications": programs}
+
+
+def _details(machine: Machine, guest: Guest) -> Details:
+    """Every view that there is for a guest of its family; one that fails is a warning."""
+    system = open_system(machine, guest)
+    details = Details()
+    for name in VIEWS:
+        try:
+            setattr(details, name, view(name, system))
+        except UnsupportedFeature:
+            continue
+        except (GuestctlError, OSError) as error:
+            system.warnings.append(f"{name}: {error}")
+    machine.warnings.extend(f"{guest.root}: {warning}" for warning in system.warnings)
+    return details
 
 
 def _packages(tree: FileSystem[Any], found: report.Guest, with_applications: bool) -> None:

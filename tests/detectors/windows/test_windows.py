@@ -21,7 +21,7 @@ from guestctl.detectors import GuestDetector, report
 from guestctl.detectors.windows import DETECTORS, WindowsSystem
 from guestctl.detectors.windows.drives import find_partition
 from guestctl.detectors.windows.release import osinfo_id, pe_architecture
-from guestctl.machine import Machine, windows_root
+from guestctl.machine import Guest, Machine, windows_root
 from memory_filesystem import MemoryFileSystem
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -80,7 +80,8 @@ class _NoMachine(NamedTuple):
 
 def _found(files: dict[str, bytes]) -> tuple[report.Guest, list[str]]:
     tree = MemoryFileSystem({f"/Windows/system32/{name}": content for name, content in files.items()})
-    system = WindowsSystem(tree, _NoMachine())  # type: ignore[arg-type]
+    guest_on_disk = Guest("/dev/sda1", GuestType.WINDOWS, {"/": "/dev/sda1"}, tree)
+    system = WindowsSystem(_NoMachine(), guest_on_disk)  # type: ignore[arg-type]
     guest = report.Guest(root="/dev/sda1")
     for detect in DETECTORS.values():
         detect(system, guest)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from guestctl.detectors.files import Tree, assignments, list_directory, read_config, sections
-from guestctl.detectors.report import Guest, NetworkInterface
+from guestctl.detectors.report import Guest
+from guestctl.detectors.report.network import NetworkInterface
+from guestctl.detectors.system import System
 
 # The loader takes some 5 µs a character.
 _MAX_YAML_CHARACTERS = 64 << 10
@@ -13,7 +15,16 @@ _MAX_YAML_CHARACTERS = 64 << 10
 
 def detect_network(tree: Tree, guest: Guest) -> None:
     """The interfaces that the guest's configuration files name."""
-    guest.network = [
+    guest.network = _interfaces(tree)
+
+
+def network(system: System) -> list[NetworkInterface]:
+    """The interfaces that the guest's configuration files name."""
+    return _interfaces(system.tree)
+
+
+def _interfaces(tree: Tree) -> list[NetworkInterface]:
+    return [
         *_ifupdown(tree),
         *_netplan(tree),
         *_network_manager(tree),

@@ -1,22 +1,20 @@
-"""``WindowsSystem``: the tree of a guest, its system root, and the hives that detectors ask."""
+"""``WindowsSystem``: a Windows guest, its system root, and the hives that detectors ask."""
 
 from __future__ import annotations
 
 from functools import cached_property
 
-from guestctl.detectors.files import Tree
 from guestctl.detectors.registry import Hive, Key
-from guestctl.machine import Machine, windows_root
+from guestctl.detectors.system import System
+from guestctl.machine import Guest, Machine, windows_root
 
 
-class WindowsSystem:
-    """A guest and the machine that it is on. Hives are opened when they are asked for."""
+class WindowsSystem(System):
+    """Hives are opened when they are asked for."""
 
-    def __init__(self, tree: Tree, machine: Machine) -> None:
-        self.tree = tree
-        self.machine = machine
-        self.warnings: list[str] = []
-        root = windows_root(tree)
+    def __init__(self, machine: Machine, guest: Guest) -> None:
+        super().__init__(machine, guest)
+        root = windows_root(guest.tree)
         assert root is not None  # or it would be no Windows
         self.root: str = root
 

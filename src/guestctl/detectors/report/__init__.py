@@ -1,6 +1,7 @@
 """What inspection finds: the records that ``guestctl inspect --json`` prints, and its schema is made from.
 
-Words and values are those of libguestfs's ``inspect_get_*`` where it has them; unknown is None.
+Words and values are those of libguestfs's ``inspect_get_*`` where it has them; unknown is None. The records of
+a view are in a module of their own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Any
 import msgspec
 
 from guestctl._version import __version__
+from guestctl.detectors.report.details import Details
+from guestctl.detectors.report.network import NetworkInterface
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -74,16 +77,6 @@ class User(msgspec.Struct, frozen=True):
     shell: str
 
 
-class NetworkInterface(msgspec.Struct, frozen=True):
-    """An interface that a configuration file names, and where it says so."""
-
-    name: str
-    method: str | None  # "dhcp", "static", … as the file puts it
-    addresses: list[str]
-    gateway: str | None
-    source: str
-
-
 class Guest(msgspec.Struct, kw_only=True):
     """One operating system."""
 
@@ -114,6 +107,7 @@ class Guest(msgspec.Struct, kw_only=True):
     services: list[str] = []
     ssh_host_keys: list[str] = []
     network: list[NetworkInterface] = []
+    details: Details | None = None
 
 
 class Report(msgspec.Struct, kw_only=True):

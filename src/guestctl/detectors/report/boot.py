@@ -1,0 +1,36 @@
+"""How a guest boots."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class BootEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of a loader's menu; paths are those of the guest's tree."""
+
+    title: str
+    loader: str  # "grub2", "grub-legacy", "systemd-boot", "extlinux", "uefi", "bcd"
+    kernel: str | None
+    command_line: str = ""
+    initramfs: list[str] = []
+    default: bool = False
+    source: str = ""
+
+
+class BootDriver(msgspec.Struct, frozen=True, kw_only=True):
+    """A driver that finds disks or networks while booting. ``ready``: it is there early enough to boot from."""
+
+    name: str  # "virtio_blk", "ahci", "viostor", …
+    ready: bool
+    where: str  # "built in", "initramfs", "modules", "boot-start service", …
+
+
+class Boot(msgspec.Struct, kw_only=True):
+    """What would start. ``virtio`` tells whether a disk on virtio would be found; None where that is unknown."""
+
+    loaders: list[str] = []
+    entries: list[BootEntry] = []
+    kernel: str | None = None  # of the default entry
+    command_line: str | None = None
+    virtio: bool | None = None
+    drivers: list[BootDriver] = []

@@ -1,0 +1,29 @@
+"""Views: one question about a guest each, answered by a room of its family (``linux/``, ``windows/``).
+
+A room is imported, and a view computed, when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from guestctl.core.errors import UnsupportedFeature
+from guestctl.core.types import GuestType
+from guestctl.detectors.system import System
+
+# view -> family -> the room in its folder; the room has a function called as the view
+_ROOMS = {
+    "network": {GuestType.LINUX: "network"},
+}
+VIEWS = tuple(_ROOMS)
+
+
+def view(name: str, system: System) -> Any:
+    """The view called `name` of a guest. Raises `UnsupportedFeature` where its family has no such view."""
+    family = system.guest.type
+    room = _ROOMS[name].get(family)
+    if room is None:
+        raise UnsupportedFeature(f"no view of {name} for {family}", feature=f"{name} of {family}")
+    module = importlib.import_module(f"guestctl.detectors.{family.value}.{room}")
+    return getattr(module, name)(system)
