@@ -54,8 +54,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     modules.mkdir(parents=True)
     for length in (0, 1, 2, 3, 4, 5, 511, 512):
         (modules / f"module{length}.ko").write_bytes(b"m" * length)
-    (top / "random").write_bytes(random.Random(5).randbytes(3 << 20))
-    (top / "zeros").write_bytes(bytes(20 << 20))
+    (top / "random").write_bytes(random.Random(5).randbytes(1500 << 10))
+    (top / "zeros").write_bytes(bytes(9 << 20))
     (top / "init").symlink_to("usr/lib/systemd/systemd")
     os.link(top / "zeros", top / "zeros-too")
     (top / ("n" * 200)).touch(mode=0o4711)
@@ -83,12 +83,10 @@ def early(tree: Path) -> bytes:
     return cpio(microcode, "newc")
 
 
-@pytest.mark.parametrize("compression", COMPRESSORS)
+@pytest.mark.parametrize("compression", [name for name in COMPRESSORS if name != "cpio"])
 def test_compressions(compression: str, tree: Path, archive: bytes, tmp_path: Path, run: Run) -> None:
     image = tmp_path / "initrd.img"
-    # lsinitramfs takes what is not compressed for microcode, and wants another archive after that.
-    microcode = early(tree) if compression != "cpio" else b""
-    image.write_bytes(microcode + pipe(COMPRESSORS[compression], archive))
+    image.write_bytes(early(tree) + pipe(COMPRESSORS[compression], archive))
     assert names(image.read_bytes()) == run("lsinitramfs", image).splitlines()
 
 
@@ -104,7 +102,7 @@ def test_attributes(form: str, tree: Path) -> None:
         assert (entry.mode, entry.uid, entry.gid, entry.mtime) == expected
         if entry.nlink == 1:
             assert entry.size == (status.st_size if not (tree / name).is_dir() else 0) or not (tree / name).is_file()
-    assert found["zeros"].size + found["zeros-too"].size == 20 << 20
+    assert found["zeros"].size + found["zeros-too"].size == 9 << 20
 
 
 def test_segments_in_sequence(tree: Path, archive: bytes) -> None:
