@@ -259,7 +259,7 @@ def test_interrupted_leaves_nothing(tmp_path: Path, disk: Path) -> None:
 
 
 @pytest.mark.parametrize(("format", "how"), TARGETS, ids=str)
-def test_resume(tmp_path: Path, disk: Path, format: str, how: dict[str, Any]) -> None:
+def test_resume(one_thread: None, tmp_path: Path, disk: Path, format: str, how: dict[str, Any]) -> None:
     stops = iter([3, 0, 5, 7, 100])
 
     def convert() -> bool:
@@ -287,7 +287,7 @@ def test_resume(tmp_path: Path, disk: Path, format: str, how: dict[str, Any]) ->
     assert sha256(tmp_path / "made") == sha256(tmp_path / "whole")
 
 
-def test_resume_finds_damage(tmp_path: Path, disk: Path) -> None:
+def test_resume_finds_damage(one_thread: None, tmp_path: Path, disk: Path) -> None:
     calls = iter([False] * 6 + [True])
     with pytest.raises(ConversionError):
         DiskConverter().convert(disk, tmp_path / "made", "qcow2", resume=True, cancelled=lambda: next(calls))
@@ -313,7 +313,7 @@ def test_record_is_never_written_through_a_link(tmp_path: Path, disk: Path) -> N
     assert precious.read_text() == "precious"
 
 
-def test_resume_of_another_source_starts_over(tmp_path: Path, disk: Path) -> None:
+def test_resume_of_another_source_starts_over(one_thread: None, tmp_path: Path, disk: Path) -> None:
     calls = iter([False] * 6 + [True])
     with pytest.raises(ConversionError):
         DiskConverter().convert(disk, tmp_path / "made", "raw", resume=True, cancelled=lambda: next(calls))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 
 from guestctl.block import BlockDevice, Extent, FileDevice, MappedDevice, MemoryDevice, Output, OutputFile
 from guestctl.block.device import Buffer
-from guestctl.converters.engine import Transfer
+from guestctl.converters import engine
+from guestctl.converters.engine import Prepared, Transfer
 from guestctl.core.errors import ConversionError
 from guestctl.disk.writer import ImageWriter, Placement
 
@@ -86,6 +88,13 @@ def patchwork(size: int, seed: int) -> tuple[Patchwork, bytes]:
         length = min(size - start, source.choice((1, UNIT, 70_000, 300_000)))
         content[start : start + length] = source.randbytes(1) * length
     return Patchwork(bytes(content), seed), bytes(content)
+
+
+@pytest.fixture(params=[1, 5], autouse=True)
+def thread_count(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    count: int = request.param
+    monkeypatch.setattr(engine, "thread_count", lambda: count)
+    return count
 
 
 def transfer(source: BlockDevice, path: Path, kind: type[Flat] = Flat, **how: object) -> tuple[Flat, bytes]:
@@ -198,10 +207,17 @@ def test_progress_reaches_the_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [Flat, Reversed])
 def test_cancelled(tmp_path: Path, kind: type[Flat]) -> None:
     source, _ = patchwork(8 * WINDOW, 4)
-    asked = iter([False, False, True])
     output = Output(tmp_path / "out", sync=False)
+    asked_by = []
+
+    def cancelled() -> bool:
+        asked_by.append(threading.current_thread())
+        return True
+
     with pytest.raises(ConversionError, match="cancelled"):
-        Transfer(source, kind(output, source.size), digest=hashlib.sha256(), cancelled=lambda: next(asked)).run()
+        Transfer(source, kind(output, source.size), digest=hashlib.sha256(), cancelled=cancelled).run()
+    assert asked_by == [threading.current_thread()]
+    assert threading.active_count() == 1
     output.discard()
     assert not list(tmp_path.iterdir())
 
@@ -218,3 +234,32 @@ def test_read_error_reaches_the_caller(tmp_path: Path, kind: type[Flat]) -> None
     with pytest.raises(OSError, match="Input/output error"):
         Transfer(Damaged(b"\1" * (8 * WINDOW)), kind(output, 8 * WINDOW)).run()
     output.discard()
+
+
+def test_written_windows_are_reported_in_order(tmp_path: Path) -> None:
+    source, _ = patchwork(9 * WINDOW, 6)
+    ends: list[int] = []
+
+    def written(prepared: Prepared) -> None:
+        start, length, _ = prepared.window
+        assert start == (ends[-1] if ends else 0)
+        ends.append(start + length)
+
+    transfer(source, tmp_path / "out", on_written=written)
+    assert ends[-1] == source.size
+
+
+def test_threads_work_side_by_side(tmp_path: Path, thread_count: int) -> None:
+    meeting = threading.Barrier(thread_count)
+
+    class Meeting(MemoryDevice):
+        """The first window of each thread is read when all have one."""
+
+        def read(self, offset: int, length: int) -> Buffer:
+            if offset < thread_count * WINDOW and offset % WINDOW == 0:
+                meeting.wait(timeout=60)
+            return super().read(offset, length)
+
+    content = bytes(range(1, 101)) * (WINDOW // 10)
+    _, made = transfer(Meeting(content), tmp_path / "out")
+    assert made == content

@@ -145,7 +145,7 @@ def test_awkward_disks(tmp_path: Path, run: Run, size: int, filled: bool, target
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=[target.name for target in TARGETS])
-def test_resumed_image_is_the_same(tmp_path: Path, run: Run, disk: Path, target: Target) -> None:
+def test_resumed_image_is_the_same(one_thread: None, tmp_path: Path, run: Run, disk: Path, target: Target) -> None:
     made = tmp_path / f"made.{target.format}"
 
     def convert(windows: int) -> bool:

@@ -60,7 +60,7 @@ class OutputFile:
             offset += wanted
 
     def fill(self, offset: int, buffers: Sequence[Buffer]) -> None:
-        """Write much data, of which the disk may have its part at once."""
+        """Write much data, of which the disk may have its part at once; several threads may."""
         length = sum(map(len, buffers))
         if self._reserves and length >= _MIN_RESERVED_BYTES:
             self._reserve(offset, length)
@@ -69,11 +69,17 @@ class OutputFile:
         else:
             self.write_all_at(offset, buffers)
         if self._flusher is not None:
-            start, end = self._unflushed
-            if offset != end or offset + length - start >= _FLUSH_BYTES:
-                self._flusher.flush(self.fd, start, end - start)
-                start = offset
-            self._unflushed = (start, offset + length)
+            self._flush(offset, offset + length)
+
+    def _flush(self, start: int, end: int) -> None:
+        """Note what was written; neighbours go to the disk together, whichever thread was first."""
+        first, last = self._unflushed
+        if last - first < _FLUSH_BYTES and first - _FLUSH_BYTES <= start <= last + _FLUSH_BYTES:
+            self._unflushed = (min(first, start), max(last, end))
+            return
+        self._unflushed = (start, end)
+        assert self._flusher is not None
+        self._flusher.flush(self.fd, first, last - first)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`; fewer at the end of the file."""
@@ -276,17 +282,22 @@ def refuse_overwriting(path: str, reading: Sequence[FileDevice], *, overwrite: b
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
 
 
+_seeking = threading.Lock()
+
+
 def _pread_by_seeking(fd: int, length: int, offset: int, /) -> bytes:
-    os.lseek(fd, offset, os.SEEK_SET)
-    return os.read(fd, length)
+    with _seeking:
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.read(fd, length)
 
 
 def _pwrite_by_seeking(fd: int, data: Buffer, offset: int, /) -> int:
-    os.lseek(fd, offset, os.SEEK_SET)
-    return os.write(fd, data)
+    with _seeking:
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.write(fd, data)
 
 
-# Windows has neither; only one thread writes.
+# Windows has neither.
 _pread = getattr(os, "pread", _pread_by_seeking)
 _pwrite = getattr(os, "pwrite", _pwrite_by_seeking)
 

@@ -1,37 +1,36 @@
 """The native engine: from the runs of a disk into an `ImageWriter`.
 
-The disk is cut into windows. Preparing a window (reading, finding zeros, packing) may happen in
-several threads at once; placing and writing happen in order in the calling thread, so that the
-places of a conversion depend on the source alone. Holes are never read.
+The disk is cut into windows, and each thread, the calling one among them, takes the next of them: reads it,
+finds zeros, packs, waits for its turn to have it placed, and writes. Placing happens in order, so that the
+places of a conversion depend on the source alone; the rest happens side by side, with the window in the cache
+of the core that works on it. Holes are never read.
 """
 
 from __future__ import annotations
 
 import os
-import queue
 import re
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from guestctl.block.device import CHUNK_BYTES, BlockDevice, Buffer, Run, SliceDevice, zeros
-from guestctl.block.file import FileDevice
+from guestctl.converters.turns import Stopped, Turns
 from guestctl.core.errors import ConversionError
 from guestctl.core.progress import NoProgress, Progress
 from guestctl.disk.writer import ImageWriter
 
 if TYPE_CHECKING:
     import hashlib
-    from concurrent.futures import Future, ThreadPoolExecutor
 
 _WINDOW_BYTES = 1 << 20  # fits a core's cache: what is read is written while it is still there
-_WINDOWS_AHEAD = 4  # for each thread
 _PROGRESS_SECONDS = 0.1
+_MAX_THREADS = 16  # what is not done in the libraries' C code is done by one thread at a time
 
 _DATA, _ZERO, _SAME = b"dz="
 _RUNS = re.compile(rb"d+|z+|=+")
@@ -66,11 +65,17 @@ class Piece(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A window with its content."""
+    """A window with its content; what it holds is valid until its thread prepares the next."""
 
     window: Window
     content: Buffer | None  # None: zeros
     pieces: Sequence[Piece]
+
+
+def thread_count() -> int:
+    """One thread for each processor that is ours."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(count, _MAX_THREADS)
 
 
 @dataclass(slots=True)
@@ -78,7 +83,8 @@ class Transfer:
     """One conversion: from `source` into `writer`, which are the caller's to close and to finish.
 
     `backing` is the disk below the new image, or None: only units that differ from it are written.
-    `digest` is updated with the whole content. `cancelled` is asked between windows.
+    `digest` is updated with the whole content. `progress` and `cancelled` are called between windows, in the
+    thread that calls `run`; `on_written` in any, one window after the other.
     """
 
     source: BlockDevice
@@ -92,31 +98,42 @@ class Transfer:
 
     def run(self, start: int = 0) -> None:
         """Transfer everything from `start`, the end of a window, on."""
-        size = self.writer.size
-        next_report = 0.0
-        hasher = _Hasher(self.digest) if self.digest is not None else None
+        work = _Work(self, start)
+        helpers: list[threading.Thread] = []
         try:
-            for prepared in self._prepared(start):
-                if self.cancelled is not None and self.cancelled():
-                    raise ConversionError("cancelled")
-                window = prepared.window
-                if hasher is not None:
-                    hasher.update(prepared.content, window.length)
-                self._write(prepared.pieces)
-                if self.on_written is not None:
-                    self.on_written(prepared)
-                now = time.monotonic()
-                if now >= next_report:
-                    self.progress.update(window.start + window.length, size)
-                    next_report = now + _PROGRESS_SECONDS
-            if hasher is not None:
-                hasher.finish()
+            for _ in range(thread_count() - 1):
+                helper = threading.Thread(target=work.help, daemon=True)
+                helper.start()
+                helpers.append(helper)
+            work.take_windows(self._reporter())
+            _join(helpers)
+        except Stopped:
+            pass  # by a helper that failed
+        except BaseException:
+            work.stop()
+            raise
         finally:
-            if hasher is not None:
-                hasher.close()
-        self.progress.update(size, size)
+            _join(helpers)
+        if work.failure is not None:
+            raise work.failure
+        self.progress.update(self.writer.size, self.writer.size)
 
-    def _windows(self, start: int) -> Iterator[Window]:
+    def _reporter(self) -> Callable[[int | None], None]:
+        """What the calling thread does between windows, told where the last one ended, and while it waits."""
+        next_report = 0.0
+
+        def report(done: int | None) -> None:
+            nonlocal next_report
+            if self.cancelled is not None and self.cancelled():
+                raise ConversionError("cancelled")
+            now = time.monotonic()
+            if done is not None and now >= next_report:
+                self.progress.update(done, self.writer.size)
+                next_report = now + _PROGRESS_SECONDS
+
+        return report
+
+    def windows(self, start: int) -> Iterator[Window]:
         """The disk from `start` on, in windows of some MiB; a hole, however long, is one window."""
         size = self.writer.size
         available = min(self.source.size, size)
@@ -161,52 +178,7 @@ class Transfer:
             if present < run.length:
                 yield Run(run.offset + present, run.length - present, None, 0)
 
-    def _prepared(self, start: int) -> Iterator[Prepared]:
-        """Prepared windows in order: in threads where there is something to compute, else as they are asked for.
-
-        What a window holds is valid until the next is asked for.
-        """
-        threads = os.cpu_count() or 1
-        pool: ThreadPoolExecutor | None = None
-        waiting: deque[Window | tuple[Future[Prepared], bytearray]] = deque()
-        buffers: list[bytearray] = []
-        windows = self._windows(start)
-
-        def new_buffer() -> bytearray:
-            return buffers.pop() if buffers else bytearray(max(_WINDOW_BYTES, self.writer.unit))
-
-        try:
-            while True:
-                while len(waiting) <= _WINDOWS_AHEAD * threads and (window := next(windows, None)) is not None:
-                    if not self._computes(window):
-                        waiting.append(window)
-                        continue
-                    if pool is None:
-                        from concurrent.futures import ThreadPoolExecutor
-
-                        pool = ThreadPoolExecutor(threads)
-                    buffer = new_buffer()
-                    waiting.append((pool.submit(self._prepare, window, buffer), buffer))
-                if not waiting:
-                    return
-                first = waiting.popleft()
-                if isinstance(first, Window):
-                    buffer = new_buffer()
-                    yield self._prepare(first, buffer)
-                else:
-                    buffer = first[1]
-                    yield first[0].result()
-                buffers.append(buffer)
-        finally:
-            if pool is not None:
-                pool.shutdown(cancel_futures=True)
-
-    def _computes(self, window: Window) -> bool:
-        return bool(window.runs) and (
-            self.writer.packs or any(not isinstance(run.source, FileDevice) for run in window.runs)
-        )
-
-    def _prepare(self, window: Window, buffer: bytearray) -> Prepared:
+    def prepare(self, window: Window, buffer: bytearray) -> Prepared:
         """Read `window`, find what is to be written, and pack it; `buffer` is to hold what is read."""
         start, length, runs = window
         if not runs:
@@ -245,21 +217,96 @@ class Transfer:
             units.append(data if result is None else result)
         yield _packed_or_not(packed, start, view, first, end, units)
 
-    def _write(self, pieces: Sequence[Piece]) -> None:
+    def place(self, pieces: Sequence[Piece]) -> list[Callable[[], None]]:
+        """Have the writer say where the pieces go; what is then to be done for it, in any order."""
         writer = self.writer
+        writes: list[Callable[[], None]] = []
         for kind, start, length, buffers in pieces:
             if kind is Kind.PACKED:
                 file, offset = writer.place_packed(start, [len(buffer) for buffer in buffers])
-                file.fill(offset, buffers)
+                writes.append(partial(file.fill, offset, buffers))
             elif kind is Kind.DATA:
                 for placement in writer.place(start, length):
                     skip = placement.start - start
-                    placement.file.fill(placement.offset, [memoryview(buffers[0])[skip : skip + placement.length]])
+                    data = memoryview(buffers[0])[skip : skip + placement.length]
+                    writes.append(partial(placement.file.fill, placement.offset, [data]))
             else:
                 writer.zero(start, length)
                 if self.clear_zeros:
-                    for placement in writer.place(start, length):
-                        placement.file.zero(placement.offset, placement.length)
+                    places = writer.place(start, length)
+                    writes += [partial(place.file.zero, place.offset, place.length) for place in places]
+        return writes
+
+
+class _Work:
+    """What the threads of a transfer have in common."""
+
+    def __init__(self, transfer: Transfer, start: int) -> None:
+        self.failure: BaseException | None = None  # of a helper
+        self._transfer = transfer
+        self._windows = enumerate(transfer.windows(start))
+        self._taking = threading.Lock()
+        self._placing, self._recording = Turns(), Turns()
+
+    def help(self) -> None:
+        """A helper's whole life."""
+        try:
+            self.take_windows()
+        except Stopped:
+            pass
+        except BaseException as error:  # noqa: BLE001 - the calling thread raises it
+            self.failure = error
+            self.stop()
+
+    def stop(self) -> None:
+        """Have every thread end, with `Stopped`."""
+        self._placing.stop()
+        self._recording.stop()
+
+    def take_windows(self, report: Callable[[int | None], None] | None = None) -> None:
+        """Transfer one window after the other until there are no more; `report` is called before each."""
+        transfer = self._transfer
+        buffer = bytearray(max(_WINDOW_BYTES, transfer.writer.unit))
+        ask = partial(report, None) if report else None
+        done = None
+        while True:
+            if report is not None:
+                report(done)
+            with self._taking:
+                number, window = next(self._windows, (0, None))
+            if window is None:
+                return
+            prepared = transfer.prepare(window, buffer)
+            with self._placing.take(number, ask):
+                self._hash(prepared, ask)
+                writes = transfer.place(prepared.pieces)
+            for write in writes:
+                write()
+            if transfer.on_written is not None:
+                with self._recording.take(number, ask):
+                    transfer.on_written(prepared)
+            done = window.start + window.length
+
+    def _hash(self, prepared: Prepared, ask: Callable[[], None] | None) -> None:
+        digest = self._transfer.digest
+        if digest is None:
+            return
+        if prepared.content is not None:
+            digest.update(prepared.content)
+            return
+        left = prepared.window.length
+        while left:
+            part = min(left, CHUNK_BYTES)
+            digest.update(zeros(part))
+            left -= part
+            self._placing.check()
+            if ask:
+                ask()
+
+
+def _join(threads: Sequence[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join()
 
 
 def _read(window: Window, buffer: bytearray) -> None:
@@ -320,43 +367,3 @@ class _Zeros(BlockDevice):
 
     def read(self, offset: int, length: int) -> Buffer:
         return zeros(length)
-
-
-class _Hasher:
-    """Hashes beside the transfer, in a thread of its own."""
-
-    def __init__(self, digest: hashlib._Hash) -> None:
-        self._digest = digest
-        self._queue: queue.Queue[tuple[Buffer | None, int] | None] = queue.Queue(maxsize=16)
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def update(self, content: Buffer | None, length: int) -> None:
-        # The buffer will hold the next window when this one's turn comes.
-        self._queue.put((None if content is None else bytes(content), length))
-
-    def finish(self) -> None:
-        """Wait until everything is hashed."""
-        self._queue.put(None)
-        self._thread.join()
-
-    def close(self) -> None:
-        """Leave the rest unhashed."""
-        self._stopped = True
-        if self._thread.is_alive():
-            self._queue.put(None)
-            self._thread.join()
-
-    def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            content, length = item
-            if self._stopped:
-                continue
-            if content is not None:
-                self._digest.update(content)
-                continue
-            while length and not self._stopped:
-                part = min(length, CHUNK_BYTES)
-                self._digest.update(zeros(part))
-                length -= part

@@ -33,7 +33,7 @@ class Placement(NamedTuple):
 class ImageWriter(ABC):
     """A new image of ``size`` bytes, in the files of an `Output`.
 
-    The disk is handed over in ascending order, every range once and from one thread, by `place`,
+    The disk is handed over in ascending order, every range once and one call at a time, by `place`,
     `place_packed` or `zero`; then comes `finish`. What is never handed over reads as zeros, or as
     the backing file. Ranges begin at multiples of ``unit`` and end at one or at the end of the disk.
     """
