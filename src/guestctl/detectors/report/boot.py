@@ -28,6 +28,7 @@ class BootEntry(msgspec.Struct, frozen=True, kw_only=True):
     initramfs: list[str] = []
     default: bool = False
     source: str = ""
+    device: str | None = None  # that the kernel is on
 
 
 class BootDriver(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,3 +13,4 @@ class NetworkInterface(msgspec.Struct, frozen=True):
     addresses: list[str]
     gateway: str | None
     source: str
+    dns: list[str] = []

@@ -15,3 +15,11 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     command: str = ""
     account: str = ""  # that it runs as
     source: str = ""  # the file or key that says so
+    display_name: str = ""
+    schedule: str = ""  # of a timer or a job, as its file puts it
+    listen: list[str] = []  # of a socket, "stream:/run/dbus/socket"
+    wanted_by: list[str] = []  # targets or runlevels that start it when it is enabled
+    required_by: list[str] = []
+    also: list[str] = []
+    aliases: list[str] = []
+    drop_ins: list[str] = []

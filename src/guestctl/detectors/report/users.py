@@ -31,3 +31,4 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     sid: str | None = None
     last_login_ns: int | None = None
     authorized_keys: list[AuthorizedKey] = []
+    full_name: str = ""
