@@ -5,9 +5,15 @@ from __future__ import annotations
 import msgspec
 
 from guestctl.detectors.report.network import NetworkInterface
+from guestctl.detectors.report.services import Service
+from guestctl.detectors.report.services import Service
+from guestctl.detectors.report.users import Account
 
 
 class Details(msgspec.Struct, kw_only=True):
     """The views of a guest by their names; None where there is no such view, or it failed."""
 
     network: list[NetworkInterface] | None = None
+    services: list[Service] | None = None
+    services: list[Service] | None = None
+    users: list[Account] | None = None

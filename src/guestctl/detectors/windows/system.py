@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 
-from guestctl.detectors.registry import Hive, Key
+from guestctl.core.errors import InvalidFormat
+from guestctl.detectors.registry import Hive, Key, Value
 from guestctl.detectors.system import System
 from guestctl.machine import Guest, Machine, windows_root
 
@@ -17,8 +19,15 @@ class WindowsSystem(System):
         root = windows_root(guest.tree)
         assert root is not None  # or it would be no Windows
         self.root: str = root
+        self._hives: dict[str, Hive | None] = {}
 
-    def _hive(self, name: str) -> Hive | None:
+    def hive(self, name: str) -> Hive | None:
+        """A hive of the directory config, or None where there is no such file."""
+        if name not in self._hives:
+            self._hives[name] = self._open(name)
+        return self._hives[name]
+
+    def _open(self, name: str) -> Hive | None:
         try:
             hive = Hive.open(self.tree, f"{self.root}/system32/config/{name}")
         except FileNotFoundError:
@@ -26,21 +35,38 @@ class WindowsSystem(System):
         self.warnings += [f"{name}: {warning}" for warning in hive.warnings]
         return hive
 
-    @cached_property
-    def _software(self) -> Hive | None:
-        return self._hive("software")
-
-    @cached_property
-    def _system(self) -> Hive | None:
-        return self._hive("system")
-
     def software(self, path: str) -> Key | None:
         """A key of SOFTWARE."""
-        return self._software.key(path) if self._software else None
+        hive = self.hive("software")
+        return hive.key(path) if hive else None
 
     def system(self, path: str) -> Key | None:
         """A key of SYSTEM."""
-        return self._system.key(path) if self._system else None
+        hive = self.hive("system")
+        return hive.key(path) if hive else None
+
+    def control(self, path: str) -> Key | None:
+        """A key of the current control set."""
+        return self.system(rf"{self.control_set}\{path}")
+
+    def subkeys(self, key: Key | None) -> Iterator[Key]:
+        """The keys below `key`; damage is a warning."""
+        errors: list[InvalidFormat] = []
+        if key is not None:
+            yield from key.subkeys(errors=errors)
+        self._warn(key, errors)
+
+    def values(self, key: Key | None) -> dict[str, Value]:
+        """The values of `key` by their names in lower case; damage is a warning."""
+        errors: list[InvalidFormat] = []
+        found = {value.name.casefold(): value for value in key.values(errors=errors)} if key is not None else {}
+        self._warn(key, errors)
+        return found
+
+    def _warn(self, key: Key | None, errors: list[InvalidFormat]) -> None:
+        if key is not None and errors:
+            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+            self.warnings.append(f"{key.name}: {errors[0]}{more}")
 
     @cached_property
     def control_set(self) -> str:
