@@ -31,6 +31,7 @@ COMMANDS = {
     "cp": ("cp", "Copy files and directories out of the guest."),
     "tar-out": ("tar_out", "Write a directory of the guest as a tar archive."),
     "network": ("network", "Show the guest's network configuration."),
+    "services": ("services", "Show what the guest starts."),
     "registry": ("registry", "Print a key of a Windows registry hive."),
     "schema": ("schema", "Print the JSON Schema of what a command prints."),
     "completion": ("completion", "Print the shell code that completes guestctl's commands."),

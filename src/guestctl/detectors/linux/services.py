@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from guestctl.core.errors import GuestctlError
 from guestctl.detectors.files import Tree, list_directory
 from guestctl.detectors.report import Guest
+from guestctl.detectors.report.services import Service
+from guestctl.detectors.system import System
 
 _SYSTEMD = ("/lib/systemd/systemd", "/usr/lib/systemd/systemd", "/bin/systemd", "/usr/bin/systemd")
 # (where /sbin/init leads, the system that it belongs to)
@@ -32,6 +35,28 @@ def detect_services(tree: Tree, guest: Guest) -> None:
                 for name in list_directory(tree, f"/etc/runlevels/{level}")
             }
         )
+
+
+def services(system: System) -> list[Service]:
+    """Units, scripts and jobs of every init system that the guest has files of, and cron's."""
+    from guestctl.detectors.linux import scripts
+    from guestctl.detectors.linux.cron import cron
+
+    tree = system.tree
+    found: dict[str, Service] = {}
+    if _init_system(tree) == "systemd":
+        from guestctl.detectors.linux.systemd import units
+
+        found = {unit.name: unit for unit in units(system)}
+    for read in (scripts.openrc, scripts.system_v, scripts.upstart, scripts.supervised):
+        try:
+            for service in read(system):
+                # A script beside a unit of its name is not run.
+                if service.name not in found and f"{service.name.removesuffix('.sh')}.service" not in found:
+                    found[service.name] = service
+        except (GuestctlError, OSError) as error:
+            system.warnings.append(f"services: {read.__name__}: {error}")
+    return [*found.values(), *cron(system)]
 
 
 def _init_system(tree: Tree) -> str | None:
