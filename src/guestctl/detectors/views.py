@@ -15,7 +15,7 @@ from guestctl.detectors.system import System
 # view -> family -> the room in its folder; the room has a function called as the view
 _ROOMS = {
     "network": {GuestType.LINUX: "network", GuestType.WINDOWS: "network"},
-    "services": {GuestType.WINDOWS: "services"},
+    "services": {GuestType.LINUX: "services", GuestType.WINDOWS: "services"},
     "users": {GuestType.WINDOWS: "users"},
 }
 VIEWS = tuple(_ROOMS)

@@ -6,7 +6,6 @@ import msgspec
 
 from guestctl.detectors.report.network import NetworkInterface
 from guestctl.detectors.report.services import Service
-from guestctl.detectors.report.services import Service
 from guestctl.detectors.report.users import Account
 
 
@@ -14,6 +13,5 @@ class Details(msgspec.Struct, kw_only=True):
     """The views of a guest by their names; None where there is no such view, or it failed."""
 
     network: list[NetworkInterface] | None = None
-    services: list[Service] | None = None
     services: list[Service] | None = None
     users: list[Account] | None = None
