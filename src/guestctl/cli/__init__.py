@@ -32,6 +32,7 @@ COMMANDS = {
     "tar-out": ("tar_out", "Write a directory of the guest as a tar archive."),
     "network": ("network", "Show the guest's network configuration."),
     "services": ("services", "Show what the guest starts."),
+    "users": ("users", "Show who may log in, with which keys and rights."),
     "registry": ("registry", "Print a key of a Windows registry hive."),
     "schema": ("schema", "Print the JSON Schema of what a command prints."),
     "completion": ("completion", "Print the shell code that completes guestctl's commands."),

@@ -16,7 +16,7 @@ from guestctl.detectors.system import System
 _ROOMS = {
     "network": {GuestType.LINUX: "network", GuestType.WINDOWS: "network"},
     "services": {GuestType.LINUX: "services", GuestType.WINDOWS: "services"},
-    "users": {GuestType.WINDOWS: "users"},
+    "users": {GuestType.LINUX: "users", GuestType.WINDOWS: "users"},
 }
 VIEWS = tuple(_ROOMS)
 

@@ -1,10 +1,14 @@
-"""Accounts that can log in, from passwd(5)."""
+"""Accounts: passwd(5), shadow(5), group(5); the keys that may log in as them."""
 
 from __future__ import annotations
 
 from guestctl.detectors.files import Tree, read_config
 from guestctl.detectors.report import Guest, User
+from guestctl.detectors.report.users import Account
+from guestctl.detectors.system import System
 
+_DAY_NS = 86400 * 10**9
+_MAX_ACCOUNTS = 1 << 14
 _NO_LOGIN = {"nologin", "false", "sync", "halt", "shutdown", "null"}
 
 
@@ -20,3 +24,75 @@ def detect_users(tree: Tree, guest: Guest) -> None:
         if shell.rpartition("/")[2] not in _NO_LOGIN:
             users.append(User(name, int(uid[:20]), int(gid[:20]), comment.rstrip(","), home, shell or "/bin/sh"))
     guest.users = users
+
+
+def users(system: System) -> list[Account]:
+    """Every account of passwd(5)."""
+    from guestctl.detectors.linux.reading import text_of
+    from guestctl.detectors.linux.ssh import authorized_keys, sshd_settings
+
+    shadow = {name: rest for name, *rest in _records(text_of(system, "/etc/shadow"), 9)}
+    names, members = _groups(text_of(system, "/etc/group"))
+    patterns = (sshd_settings(system) or {}).get("authorizedkeysfile", ".ssh/authorized_keys")
+    found: list[Account] = []
+    for name, password, uid, gid, comment, home, shell in _records(text_of(system, "/etc/passwd"), 7):
+        if not (uid.isdecimal() and gid.isdecimal()):
+            continue
+        if len(found) == _MAX_ACCOUNTS:
+            system.warnings.append(f"users: more than {_MAX_ACCOUNTS} accounts")
+            break
+        aging = shadow.get(name, [""] * 8)
+        secret = password if password != "x" else aging[0] if name in shadow else None
+        changed, maximum, expires = (_days(aging[number]) for number in (1, 3, 6))
+        primary = [names[gid]] if gid in names else []
+        found.append(
+            Account(
+                name=name,
+                uid=int(uid[:20]),
+                gid=int(gid[:20]),
+                comment=comment,
+                home=home,
+                shell=shell,
+                groups=[*primary, *(group for group in members.get(name, ()) if group not in primary)],
+                password=_password_state(secret),
+                flags=["password expired"] if changed == 0 else [],
+                authorized_keys=authorized_keys(system, patterns, name, home),
+                password_changed_ns=changed * _DAY_NS if changed else None,
+                password_expires_ns=(changed + maximum) * _DAY_NS if changed and maximum is not None else None,
+                expires_ns=None if expires is None else expires * _DAY_NS,
+            )
+        )
+    return found
+
+
+def can_log_in(account: Account) -> bool:
+    """Whether the shell is one, and a password or a key opens it."""
+    has_shell = account.shell.rpartition("/")[2] not in _NO_LOGIN
+    return has_shell and (account.password != "locked" or bool(account.authorized_keys))
+
+
+def _records(text: str, count: int) -> list[list[str]]:
+    return [fields for fields in (line.split(":") for line in text.splitlines()) if len(fields) == count]
+
+
+def _groups(text: str) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Names by identifiers, and by user the groups that name him."""
+    names: dict[str, str] = {}
+    members: dict[str, list[str]] = {}
+    for name, _, gid, users in _records(text, 4):
+        names.setdefault(gid, name)
+        for user in users.split(","):
+            members.setdefault(user, []).append(name)
+    return names, members
+
+
+def _password_state(secret: str | None) -> str | None:
+    """As ``passwd -S`` has it: P, NP and L."""
+    if secret is None:
+        return None
+    return "empty" if not secret else "locked" if secret[0] in "!*" else "set"
+
+
+def _days(text: str) -> int | None:
+    """A field of shadow(5) that counts days; 99999 of them mean never."""
+    return int(text) if text.isdecimal() and len(text) < 6 and text != "99999" else None

@@ -32,3 +32,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     last_login_ns: int | None = None
     authorized_keys: list[AuthorizedKey] = []
     full_name: str = ""
+    password_changed_ns: int | None = None  # since 1970
+    password_expires_ns: int | None = None
+    expires_ns: int | None = None
+    sudo: list[str] = []  # the rules of sudoers(5) that name the account or a group of his
