@@ -12,11 +12,14 @@ from guestctl.core.errors import UnsupportedFeature
 from guestctl.core.types import GuestType
 from guestctl.detectors.system import System
 
-# view -> family -> the room in its folder; the room has a function called as the view
+# view -> family -> the room in its folder, or with a dot in this one; the room has a function called as the view
 _ROOMS = {
+    "boot": {GuestType.LINUX: "boot"},
+    "kernels": {GuestType.LINUX: "modules"},
     "network": {GuestType.LINUX: "network", GuestType.WINDOWS: "network"},
     "services": {GuestType.LINUX: "services", GuestType.WINDOWS: "services"},
     "users": {GuestType.LINUX: "users", GuestType.WINDOWS: "users"},
+    "packages": {family: ".packages" for family in GuestType if family is not GuestType.WINDOWS},
 }
 VIEWS = tuple(_ROOMS)
 
@@ -27,5 +30,5 @@ def view(name: str, system: System) -> Any:
     room = _ROOMS[name].get(family)
     if room is None:
         raise UnsupportedFeature(f"no view of {name} for {family}", feature=f"{name} of {family}")
-    module = importlib.import_module(f"guestctl.detectors.{family.value}.{room}")
+    module = importlib.import_module(f".{room}", f"guestctl.detectors.{family.value}")
     return getattr(module, name)(system)

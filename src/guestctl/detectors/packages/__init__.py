@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
+from guestctl.core.errors import GuestctlError
 from guestctl.detectors.files import Tree
 from guestctl.detectors.report import Application
+from guestctl.detectors.report.packages import Package, PackageFile
+
+if TYPE_CHECKING:
+    from guestctl.detectors.system import System
 
 # distribution -> (package format, package management), libguestfs's words
 _SYSTEMS = {
@@ -34,8 +40,19 @@ _DATABASES = (
 )
 _RPM_DATABASES = ("/var/lib/rpm", "/usr/lib/sysimage/rpm", "/usr/share/rpm")
 
-# package format -> the room that reads its database
-_ROOMS = {"deb": "dpkg", "apk": "apk", "rpm": "rpm", "pacman": "pacman"}
+# package format, libguestfs's word -> the room that reads its database
+_FORMATS = {"deb": "dpkg", "apk": "apk", "rpm": "rpm", "pacman": "pacman"}
+
+# package manager -> one of these is there where it has a database; the room of that name reads it
+_MANAGERS = {
+    "dpkg": ("/var/lib/dpkg/status", "/var/lib/dpkg/status.d"),
+    "apk": ("/lib/apk/db/installed", "/usr/lib/apk/db/installed"),
+    "rpm": _RPM_DATABASES,
+    "pacman": ("/var/lib/pacman/local",),
+}
+
+# What a room's ``installed(tree)`` yields; the files are read when they are gone through.
+Installed = Iterator[tuple[Package, Iterable[PackageFile]]]
 
 
 def package_system(tree: Tree, distro: str | None) -> tuple[str | None, str | None]:
@@ -52,8 +69,63 @@ def package_system(tree: Tree, distro: str | None) -> tuple[str | None, str | No
 
 def applications(tree: Tree, package_format: str | None) -> list[Application] | None:
     """What is installed, sorted by name; None where the database is of a kind that is not read."""
-    room = _ROOMS.get(package_format or "")
+    room = _FORMATS.get(package_format or "")
     if room is None:
         return None
-    found: Iterator[Application] = importlib.import_module(f"guestctl.detectors.packages.{room}").applications(tree)
+    found = [_application(package) for package, _ in _installed(tree, room) if package.status == "installed"]
     return sorted(found, key=lambda application: (application.name, application.arch))
+
+
+def _installed(tree: Tree, room: str) -> Installed:
+    found: Installed = importlib.import_module(f"guestctl.detectors.packages.{room}").installed(tree)
+    return found
+
+
+def _application(package: Package) -> Application:
+    return Application(
+        name=package.name,
+        epoch=package.epoch,
+        version=package.version,
+        release=package.release,
+        arch=package.arch,
+        summary=package.summary,
+        url=package.url,
+        publisher=package.publisher,
+        source=package.source,
+    )
+
+
+def packages(system: System) -> list[Package]:
+    """The packages of every package manager that there is, sorted; those of languages are not among them."""
+    found = [package for package, _ in _all_installed(system)]
+    return sorted(found, key=lambda package: (package.manager, package.name, package.arch, package.full_version))
+
+
+def _all_installed(system: System) -> Installed:
+    """A database that cannot be read is a warning."""
+    for manager, paths in _MANAGERS.items():
+        if any(system.tree.exists(path) for path in paths):
+            try:
+                yield from _installed(system.tree, manager)
+            except (GuestctlError, OSError) as error:
+                system.warnings.append(f"{manager}: {error}")
+
+
+def files(system: System, name: str) -> Iterator[PackageFile]:
+    """The files of the packages called `name`, or ``name:arch``."""
+    for package, contents in _all_installed(system):
+        if name in (package.name, f"{package.name}:{package.arch}"):
+            yield from contents
+
+
+def owners(system: System, path: str) -> Iterator[Package]:
+    """The packages that `path` belongs to, also under another name of its directory, such as /bin for /usr/bin."""
+    tree = system.tree
+    directory, _, name = path.rpartition("/")
+    real = tree.realpath(directory or "/")
+    for package, contents in _all_installed(system):
+        for file in contents:
+            parent, _, last = file.path.rpartition("/")
+            if last == name and (parent == directory or (tree.is_dir(parent or "/") and tree.realpath(parent) == real)):
+                yield package
+                break

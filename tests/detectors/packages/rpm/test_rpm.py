@@ -16,8 +16,9 @@ from conftest import Run
 from guestctl.core.errors import GuestctlError, InvalidFormat, UnsupportedFeature
 from guestctl.detectors.packages import applications
 from guestctl.detectors.packages.rpm import berkeley, ndb, sqlite
-from guestctl.detectors.packages.rpm.header import parse_header
+from guestctl.detectors.packages.rpm.header import Header
 from guestctl.detectors.report import Application
+from guestctl.detectors.report.packages import Package, PackageFile
 from memory_filesystem import MemoryFileSystem
 
 FILES = {
@@ -36,7 +37,7 @@ def _database(shared: Path, backend: str) -> bytes:
     return lzma.decompress((shared / "rpmdb" / FILES[backend][0]).read_bytes())
 
 
-def _words(found: Application) -> str:
+def _words(found: Application | Package) -> str:
     return "|".join(map(str, (
         found.name, found.epoch, found.version, found.release, found.arch, found.summary, found.url, found.publisher,
         found.source,
@@ -72,7 +73,53 @@ def test_headers_as_rpm_imports_them(run: Run, shared: Path, tmp_path: Path, bac
     subprocess.run(["rpmdb", "--importdb", *options], input=stream, check=True, capture_output=True)
     asked = _asked(run, tmp_path, "sqlite")
     assert len(asked) == len(headers) == {"sqlite": 129, "ndb": 35, "bdb_ro": 1}[backend]
-    assert sorted(_words(parse_header(header)) for header in headers) == asked
+    assert sorted(_words(Header(header).package()) for header in headers) == asked
+
+
+def _dump(file: PackageFile) -> tuple[str, ...]:
+    """The columns of ``rpm -q --dump`` up to that of configuration files."""
+    words = (
+        file.path,
+        file.size,
+        file.mtime,
+        file.digest or "0" * 64,
+        f"0{file.mode or 0:o}",
+        file.owner,
+        file.group,
+    )
+    return (*map(str, words), str(int(file.config)))
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "bdb_ro"])
+def test_files_as_rpm_says(run: Run, shared: Path, tmp_path: Path, backend: str) -> None:
+    database = _database(shared, backend)
+    (tmp_path / FILES[backend][1]).write_bytes(database)
+    options = ("--dbpath", tmp_path, "--define", f"_db_backend {backend}")
+    dumped, targets = set(), set()
+    for line in run("rpm", "-qa", *options, "--dump").splitlines():
+        if line != "(contains no files)":
+            path, size, mtime, digest, mode, owner, group, config, _doc, _rdev, target = line.split(" ")
+            digest = "0" * 64 if set(digest) == {"0"} else digest
+            dumped.add((path, size, mtime, digest, mode, owner, group, config))
+            targets.add((path, None if target == "X" else target))
+    found = [file for blob in READERS[backend](database) for file in Header(blob).files()]
+    assert {_dump(file) for file in found} == dumped
+    assert {(file.path, file.target) for file in found} == targets
+    algorithms = run("rpm", "-qa", *options, "--qf", "[%{FILEDIGESTALGO} ]").split()
+    expected = {"1": "md5", "8": "sha256", "(none)": "md5"}
+    assert {file.algorithm for file in found} - {None} == {expected[word] for word in algorithms}
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "bdb_ro"])
+def test_details_as_rpm_says(run: Run, shared: Path, tmp_path: Path, backend: str) -> None:
+    database = _database(shared, backend)
+    (tmp_path / FILES[backend][1]).write_bytes(database)
+    query = "%{NAME}|%{LICENSE}|%{INSTALLTIME}|%|LONGSIZE?{%{LONGSIZE}}:{%{SIZE}}||%{DESCRIPTION}@@@"
+    options = ("--dbpath", tmp_path, "--define", f"_db_backend {backend}")
+    found = [Header(blob).package() for blob in READERS[backend](database)]
+    assert sorted(run("rpm", "-qa", *options, "--qf", query).split("@@@")[:-1]) == sorted(
+        f"{item.name}|{item.licenses[0]}|{item.install_time}|{item.size}|{item.description}" for item in found
+    )
 
 
 @pytest.mark.parametrize("order", ["1234", "4321"])
@@ -127,7 +174,7 @@ def test_overflow_pages_in_a_circle(shared: Path) -> None:
     database = bytearray(_database(shared, "bdb_ro"))
     database[5 * 4096 + 16 : 5 * 4096 + 20] = struct.pack("<I", 3)
     with pytest.raises(InvalidFormat):
-        list(map(parse_header, berkeley.headers(bytes(database))))
+        list(map(Header, berkeley.headers(bytes(database))))
 
 
 @pytest.mark.parametrize("backend", FILES)
@@ -142,7 +189,10 @@ def test_mutants(shared: Path, backend: str) -> None:
         if number % 10 == 0:
             del data[chance.randrange(len(data)) :]
         try:
-            read += len(list(map(parse_header, READERS[backend](bytes(data)))))
+            for blob in READERS[backend](bytes(data)):
+                header = Header(blob)
+                assert header.package().name
+                read += 1 + sum(bool(file.path) for file in header.files())
         except GuestctlError as error:
             assert str(error)
     assert read

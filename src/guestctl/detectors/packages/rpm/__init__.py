@@ -9,12 +9,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from guestctl.detectors.files import Tree
 from guestctl.detectors.packages.rpm import berkeley, ndb, sqlite
-from guestctl.detectors.packages.rpm.header import parse_header
-from guestctl.detectors.report import Application
+from guestctl.detectors.packages.rpm.header import Header
+from guestctl.detectors.report.packages import Package, PackageFile
 
 _DIRECTORIES = ("/var/lib/rpm", "/usr/lib/sysimage/rpm", "/usr/share/rpm")
 # A host with everything installed has some 300 MiB.
@@ -26,8 +26,14 @@ _BACKENDS: tuple[tuple[str, Callable[[bytes], Iterator[bytes]]], ...] = (
 )
 
 
-def applications(tree: Tree) -> Iterator[Application]:
-    """Installed packages, gpg-pubkey among them, as ``rpm -qa`` names them."""
+def installed(tree: Tree) -> Iterator[tuple[Package, Iterable[PackageFile]]]:
+    """Installed packages with their files, gpg-pubkey among them, as ``rpm -qa`` names them."""
+    for blob in _headers(tree):
+        header = Header(blob)
+        yield header.package(), header.files()
+
+
+def _headers(tree: Tree) -> Iterator[bytes]:
     for directory in _DIRECTORIES:
         for name, headers in _BACKENDS:
             path = f"{directory}/{name}"
@@ -35,6 +41,5 @@ def applications(tree: Tree) -> Iterator[Application]:
                 database = tree.read_bytes(path, limit=_MAX_DATABASE_BYTES)
                 if name == sqlite.NAME and tree.is_file(f"{path}-wal"):
                     database = sqlite.with_log(database, tree.read_bytes(f"{path}-wal", limit=_MAX_DATABASE_BYTES))
-                for header in headers(database):
-                    yield parse_header(header)
+                yield from headers(database)
                 return
