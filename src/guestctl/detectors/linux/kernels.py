@@ -1,15 +1,30 @@
-"""Installed kernels: images in /boot, each with its initramfs and modules."""
+"""Installed kernels: images in /boot, each with its initramfs and modules.
+
+An image for x86 says its version itself (Linux/x86 boot protocol, ``kernel_version``).
+"""
 
 from __future__ import annotations
 
+from guestctl.block import BlockDevice
+from guestctl.core.errors import GuestctlError
 from guestctl.detectors.files import Tree, list_directory
 from guestctl.detectors.report import Guest, Kernel
 
 _IMAGE_PREFIXES = ("vmlinuz-", "vmlinux-", "bzImage-", "kernel-", "Image-", "zImage-")
 _INITRAMFS_NAMES = ("initrd.img-{}", "initramfs-{}.img", "initramfs-{}", "initrd-{}", "initrd-{}.img")
+_SETUP_HEADER_OFFSET = 0x202
+_SETUP_HEADER_MAGIC = b"HdrS"
+_VERSION_POINTER_OFFSET = 0x20E
+_VERSION_BASE = 0x200
+_MAX_VERSION_BYTES = 256
 
 
 def detect_kernels(tree: Tree, guest: Guest) -> None:
+    """Every kernel that has an image or modules, oldest version first."""
+    guest.kernels = find_kernels(tree)
+
+
+def find_kernels(tree: Tree) -> list[Kernel]:
     """Every kernel that has an image or modules, oldest version first."""
     boot = list_directory(tree, "/boot")
     names = set(boot)
@@ -27,16 +42,39 @@ def detect_kernels(tree: Tree, guest: Guest) -> None:
             version = name.removeprefix(prefix)
             # Alpine writes vmlinuz-lts where the modules are in 6.1.0-0-lts.
             full = [known for known in modules if known.endswith("-" + version)]
-            images[full[0] if len(full) == 1 else version] = f"/boot/{name}"
+            if version not in modules:
+                version = full[0] if len(full) == 1 else _version_in(tree, f"/boot/{name}") or version
+            images[version] = f"/boot/{name}"
     for version in modules:
         # Where the image lies with its modules: Fedora, openSUSE.
         for path in (f"/lib/modules/{version}/vmlinuz", f"/usr/lib/modules/{version}/vmlinuz"):
             if images[version] is None and tree.is_file(path):
                 images[version] = path
-    guest.kernels = [
+    return [
         Kernel(version, path, _initramfs(names, version, path), version in modules)
         for version, path in sorted(images.items(), key=lambda item: _version_key(item[0]))
     ]
+
+
+def image_version(image: BlockDevice) -> str | None:
+    """The version in a kernel image, or None where it has none, as those for other machines than x86."""
+    if image.size < _VERSION_POINTER_OFFSET + 2:
+        return None
+    header = bytes(image.read(0, _VERSION_POINTER_OFFSET + 2))
+    if header[_SETUP_HEADER_OFFSET : _SETUP_HEADER_OFFSET + 4] != _SETUP_HEADER_MAGIC:
+        return None
+    offset = _VERSION_BASE + int.from_bytes(header[_VERSION_POINTER_OFFSET:], "little")
+    if offset == _VERSION_BASE or offset >= image.size:
+        return None
+    text = bytes(image.read(offset, min(_MAX_VERSION_BYTES, image.size - offset))).partition(b"\0")[0]
+    return text.decode("ascii", "replace").partition(" ")[0] or None
+
+
+def _version_in(tree: Tree, path: str) -> str | None:
+    try:
+        return image_version(tree.device(path))
+    except (GuestctlError, OSError):
+        return None
 
 
 def _initramfs(names: set[str], version: str, image: str | None) -> str | None:

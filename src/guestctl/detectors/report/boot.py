@@ -48,3 +48,15 @@ class Boot(msgspec.Struct, kw_only=True):
     command_line: str | None = None
     virtio: bool | None = None
     drivers: list[BootDriver] = []
+
+
+class InitramfsFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of an initial ramfs. ``mode`` is st_mode, ``size`` the bytes that lie here, ``mtime`` in seconds."""
+
+    name: str
+    mode: int
+    uid: int
+    gid: int
+    nlink: int
+    mtime: int
+    size: int
