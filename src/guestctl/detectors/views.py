@@ -13,8 +13,8 @@ from guestctl.core.types import GuestType
 from guestctl.detectors.system import System
 
 # view -> family -> the room in its folder, or with a dot in this one; the room has a function called as the view
-_ROOMS = {
-    "boot": {GuestType.LINUX: "boot"},
+_ROOMS: dict[str, dict[GuestType, str]] = {
+    "boot": {GuestType.LINUX: "boot", GuestType.WINDOWS: "boot"},
     "kernels": {GuestType.LINUX: "modules"},
     "network": {GuestType.LINUX: "network", GuestType.WINDOWS: "network"},
     "services": {GuestType.LINUX: "services", GuestType.WINDOWS: "services"},
