@@ -31,7 +31,6 @@ COMMANDS = {
     "cp": ("cp", "Copy files and directories out of the guest."),
     "tar-out": ("tar_out", "Write a directory of the guest as a tar archive."),
     "boot": ("boot", "Show what the guest starts: loaders, menus, kernel, drivers."),
-    "boot": ("boot", "Show what the guest starts: loaders, menus, kernel, drivers."),
     "network": ("network", "Show the guest's network configuration."),
     "services": ("services", "Show what the guest starts."),
     "users": ("users", "Show who may log in, with which keys and rights."),

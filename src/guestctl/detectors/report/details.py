@@ -6,8 +6,6 @@ import msgspec
 
 from guestctl.detectors.report.boot import Boot
 from guestctl.detectors.report.kernels import Kernels
-from guestctl.detectors.report.boot import Boot
-from guestctl.detectors.report.kernels import Kernels
 from guestctl.detectors.report.network import NetworkInterface
 from guestctl.detectors.report.packages import Package
 from guestctl.detectors.report.services import Service
@@ -17,8 +15,6 @@ from guestctl.detectors.report.users import Account
 class Details(msgspec.Struct, kw_only=True):
     """The views of a guest by their names; None where there is no such view, or it failed."""
 
-    boot: Boot | None = None
-    kernels: Kernels | None = None
     boot: Boot | None = None
     kernels: Kernels | None = None
     network: list[NetworkInterface] | None = None
