@@ -13,6 +13,7 @@ from typing import NamedTuple
 from guestctl.core.errors import InvalidFormat
 
 _MAX_DEPTH = 32  # of nested statements
+_RESERVED = ("then", "elif", "else", "fi", "do", "done", "in")
 _VARIABLE = r"\$(?:\{(?P<braced>[A-Za-z0-9_]+|[?@*#])\}|(?P<name>[A-Za-z_][A-Za-z0-9_]*|[0-9?@*#]))"
 _BLANK = re.compile(r"(?:[ \t\r]|\\\n)+|#[^\n]*")
 _OPERATOR = re.compile(r"\n|;;?|&&?|\|\|?|[{}<>]")
@@ -79,11 +80,7 @@ _Token = tuple[int, str | Word]
 
 def parse(text: str) -> list[Node]:
     """The commands of a configuration. Raises `InvalidFormat`, with offsets in characters."""
-    parser = _Parser(_tokens(text), len(text))
-    nodes = parser.statements(())
-    if parser.token is not None:
-        raise parser.error(f"{parser.word() or parser.token!r} is not expected")
-    return nodes
+    return _Parser(_tokens(text), len(text)).statements(())
 
 
 def _tokens(text: str) -> list[_Token]:
@@ -190,9 +187,9 @@ class _Parser:
             return For(name, words, self._body("do", "done"))
         if self._accept("function"):
             return Function(self._name(), self._body("{", "}"))
+        if self.word() in _RESERVED or not isinstance(self.token, tuple):
+            raise self.error(f"{self.word() or self.token!r} is not expected")
         words = self._words()
-        if not words:
-            raise self.error(f"{self.token!r} is not expected")
         return Command(words, self._body("{", "}") if self.token == "{" else None)
 
     def _if(self) -> If:
