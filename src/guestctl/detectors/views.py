@@ -16,6 +16,7 @@ from guestctl.detectors.system import System
 _ROOMS: dict[str, dict[GuestType, str]] = {
     "boot": {GuestType.LINUX: "boot", GuestType.WINDOWS: "boot"},
     "kernels": {GuestType.LINUX: "modules"},
+    "storage": {GuestType.LINUX: "storage"},
     "network": {GuestType.LINUX: "network", GuestType.WINDOWS: "network"},
     "services": {GuestType.LINUX: "services", GuestType.WINDOWS: "services"},
     "users": {GuestType.LINUX: "users", GuestType.WINDOWS: "users"},

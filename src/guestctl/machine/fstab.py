@@ -22,7 +22,7 @@ def parse_fstab(text: str) -> Iterator[FstabEntry]:
         fields = line.split()
         if len(fields) < 3 or fields[0].startswith("#"):
             continue
-        spec, mountpoint, type_ = (_unescape(field) for field in fields[:3])
+        spec, mountpoint, type_ = (unescape(field) for field in fields[:3])
         if not mountpoint.startswith("/") or type_ == "swap" or not _names_device(spec):
             continue
         options = tuple(fields[3].split(",")) if len(fields) > 3 else ()
@@ -43,6 +43,6 @@ def _names_device(spec: str) -> bool:
     return spec.startswith("/dev/") or spec.split("=")[0] in ("UUID", "LABEL", "PARTUUID", "PARTLABEL")
 
 
-def _unescape(field: str) -> str:
-    """Spaces and the like are written in octal: ``\\040``."""
+def unescape(field: str) -> str:
+    """A field as it is meant: spaces and the like are written in octal: ``\\040``."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8) & 0xFF), field)

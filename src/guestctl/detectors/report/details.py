@@ -9,6 +9,7 @@ from guestctl.detectors.report.kernels import Kernels
 from guestctl.detectors.report.network import NetworkInterface
 from guestctl.detectors.report.packages import Package
 from guestctl.detectors.report.services import Service
+from guestctl.detectors.report.storage import Storage
 from guestctl.detectors.report.users import Account
 
 
@@ -17,6 +18,7 @@ class Details(msgspec.Struct, kw_only=True):
 
     boot: Boot | None = None
     kernels: Kernels | None = None
+    storage: Storage | None = None
     network: list[NetworkInterface] | None = None
     services: list[Service] | None = None
     users: list[Account] | None = None

@@ -187,9 +187,9 @@ class _Parser:
             return For(name, words, self._body("do", "done"))
         if self._accept("function"):
             return Function(self._name(), self._body("{", "}"))
-        if self.word() in _RESERVED or not isinstance(self.token, tuple):
+        words = self._words() if self.word() not in _RESERVED else []
+        if not words:
             raise self.error(f"{self.word() or self.token!r} is not expected")
-        words = self._words()
         return Command(words, self._body("{", "}") if self.token == "{" else None)
 
     def _if(self) -> If:
