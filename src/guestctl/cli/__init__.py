@@ -35,6 +35,7 @@ COMMANDS = {
     "services": ("services", "Show what the guest starts."),
     "users": ("users", "Show who may log in, with which keys and rights."),
     "packages": ("packages", "Show the guest's installed packages."),
+    "sbom": ("sbom", "Write a software bill of materials."),
     "registry": ("registry", "Print a key of a Windows registry hive."),
     "schema": ("schema", "Print the JSON Schema of what a command prints."),
     "completion": ("completion", "Print the shell code that completes guestctl's commands."),

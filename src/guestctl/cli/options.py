@@ -156,8 +156,11 @@ def _choose(machine: Machine, device: str | None) -> FileSystem[Any]:
     raise DetectionError("no filesystem that guestctl knows")
 
 
-_image_options = (
-    click.option("--format", metavar="FMT", help="The image's format; without it the format is probed."),
+def _format_option(name: str) -> Callable[[Any], Any]:
+    return click.option(name, "format", metavar="FMT", help="The image's format; without it the format is probed.")
+
+
+_opening_options = (
     click.option(
         "--allow-dir",
         "allow_dirs",
@@ -174,10 +177,9 @@ _image_options = (
         help="The key of an encrypted device or image, by its name or UUID; all for every one.",
     ),
 )
-_guest_options = (
-    click.option("--ignore-checksums", is_flag=True, help="Read metadata whose checksum is wrong."),
-    *_image_options,
-)
+_image_options = (_format_option("--format"), *_opening_options)
+_checksums_option = click.option("--ignore-checksums", is_flag=True, help="Read metadata whose checksum is wrong.")
+_guest_options = (_checksums_option, *_image_options)
 _mount_option = click.option(
     "-m", "--mount", metavar="DEVICE", help="One filesystem, such as /dev/sda1, instead of the guest's tree."
 )
@@ -191,6 +193,12 @@ def image_options(function: F) -> F:
 def guest_options(function: F) -> F:
     """Those, ``-a`` and ``--ignore-checksums``, as the argument `options`."""
     return _collected(function, GuestOptions, (_add_option("-a", "--add"), *_guest_options))
+
+
+def document_options(function: F) -> F:
+    """Those of a command whose ``--format`` is what it writes; the image's is ``--image-format``."""
+    decorators = (_add_option("-a", "--add"), _checksums_option, _format_option("--image-format"), *_opening_options)
+    return _collected(function, GuestOptions, decorators)
 
 
 def tree_options(*add_names: str) -> Callable[[F], F]:

@@ -27,6 +27,7 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     install_time: int | None = None  # seconds since 1970
     size: int | None = None  # bytes when installed, as the package says
     path: str = ""  # the file or directory that says so, where there is no database
+    digests: dict[str, str] = {}  # of the file at ``path``, in hexadecimal, by hashlib's names
 
     @property
     def full_version(self) -> str:
