@@ -25,7 +25,7 @@ from spdx_tools.spdx.model import (
     SpdxNoAssertion,
 )
 from spdx_tools.spdx.model import Package as SpdxPackage
-from spdx_tools.spdx.validation.uri_validators import is_valid_url
+from spdx_tools.spdx.validation.uri_validators import validate_url
 
 from guestctl._version import __version__
 from guestctl.detectors.sbom import Component, Inventory
@@ -88,7 +88,7 @@ def _package(number: int, component: Component, licenses: _Licenses) -> SpdxPack
         download_location=SpdxNoAssertion(),
         files_analyzed=False,
         supplier=_actor(package.publisher),
-        homepage=package.url if is_valid_url(package.url) else None,
+        homepage=None if validate_url(package.url) else package.url,
         source_info=f"found in {', '.join(paths)}" if paths else f"listed by {package.manager}",
         license_declared=licenses.declared(package.licenses),
         summary=package.summary or None,
