@@ -33,6 +33,7 @@ COMMANDS = {
     "boot": ("boot", "Show what the guest starts: loaders, menus, kernel, drivers."),
     "network": ("network", "Show the guest's network configuration."),
     "services": ("services", "Show what the guest starts."),
+    "journal": ("journal", "Show what the guest logged, as journalctl does."),
     "users": ("users", "Show who may log in, with which keys and rights."),
     "packages": ("packages", "Show the guest's installed packages."),
     "sbom": ("sbom", "Write a software bill of materials."),

@@ -6,6 +6,7 @@ import msgspec
 
 from guestctl.detectors.report.boot import Boot
 from guestctl.detectors.report.kernels import Kernels
+from guestctl.detectors.report.journal import Journal
 from guestctl.detectors.report.network import NetworkInterface
 from guestctl.detectors.report.packages import Package
 from guestctl.detectors.report.services import Service
@@ -23,3 +24,4 @@ class Details(msgspec.Struct, kw_only=True):
     services: list[Service] | None = None
     users: list[Account] | None = None
     packages: list[Package] | None = None
+    journal: Journal | None = None
