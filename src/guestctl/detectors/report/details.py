@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from guestctl.detectors.report.boot import Boot
-from guestctl.detectors.report.kernels import Kernels
 from guestctl.detectors.report.journal import Journal
+from guestctl.detectors.report.kernels import Kernels
 from guestctl.detectors.report.network import NetworkInterface
 from guestctl.detectors.report.packages import Package
 from guestctl.detectors.report.services import Service

@@ -128,7 +128,7 @@ def test_json_and_short(made: Path) -> None:
     for entry in truth:
         entry.pop("__SEQNUM", None), entry.pop("__SEQNUM_ID", None)
     assert [json.loads(as_json(entry)) for entry in entries(files, [])] == truth
-    lines = _journalctl("--file", made, "-o", "short", "-q").decode()
+    lines = _journalctl("--file", made, "-o", "short").decode()
     assert "\n".join(short_lines(entries(files, []))) + "\n" == lines
 
 
@@ -209,7 +209,8 @@ def test_a_guest(made: Path) -> None:
     assert len(open_files(system)) == 3
     found = journal(system)
     truth = [
-        json.loads(line) for line in _journalctl("--file", made, "-p", "err", "-n", "20", "-o", "json", "--all").splitlines()
+        json.loads(line)
+        for line in _journalctl("--file", made, "-p", "err", "-n", "20", "-o", "json", "--all").splitlines()
     ]
     assert [entry.time_ns for entry in found.errors] == [int(one["__REALTIME_TIMESTAMP"]) * 1000 for one in truth]
     assert {entry.priority for entry in found.errors} == {3}
