@@ -57,12 +57,14 @@ def _print_files(files: list[InitramfsFile]) -> None:
 def _print_page(boot: Boot) -> None:
     from guestctl.cli.output import print_table, printable
 
-    rows = [(one.name, one.firmware, one.path, one.label) for one in boot.loaders]
-    print_table(("Loader", "Firmware", "Path", "Label"), rows)
-    print()
-    entries = [("*" if one.default else "", one.loader, one.title, one.kernel or "") for one in boot.entries]
-    print_table(("", "Menu", "Entry", "Kernel"), entries)
-    print()
+    if boot.loaders:
+        rows = [(one.name, one.firmware, one.path, one.label) for one in boot.loaders]
+        print_table(("Loader", "Firmware", "Path", "Label"), rows)
+        print()
+    if boot.entries:
+        entries = [("*" if one.default else "", one.loader, one.title, one.kernel or "") for one in boot.entries]
+        print_table(("", "Menu", "Entry", "Kernel"), entries)
+        print()
     virtio = {None: "unknown", True: "yes", False: "no"}[boot.virtio]
     drivers: dict[str, list[str]] = {}
     for driver in boot.drivers:

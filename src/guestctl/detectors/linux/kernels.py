@@ -35,6 +35,7 @@ def find_kernels(tree: Tree) -> list[Kernel]:
         if tree.is_dir(f"{base}/{version}")
     }
     images: dict[str, str | None] = dict.fromkeys(modules)
+    unmatched = []
     for name in boot:
         prefix = next((prefix for prefix in _IMAGE_PREFIXES if name.startswith(prefix)), None)
         # A link such as vmlinuz-lts -> vmlinuz-6.1.0 names no kernel of its own.
@@ -42,9 +43,14 @@ def find_kernels(tree: Tree) -> list[Kernel]:
             version = name.removeprefix(prefix)
             # Alpine writes vmlinuz-lts where the modules are in 6.1.0-0-lts.
             full = [known for known in modules if known.endswith("-" + version)]
-            if version not in modules:
-                version = full[0] if len(full) == 1 else _version_in(tree, f"/boot/{name}") or version
-            images[version] = f"/boot/{name}"
+            if version in modules or len(full) == 1:
+                images[version if version in modules else full[0]] = f"/boot/{name}"
+            else:
+                unmatched.append((version, f"/boot/{name}"))
+    for version, path in unmatched:
+        # Arch writes vmlinuz-linux; the copy of another kernel that is for rescue keeps its name.
+        known = _version_in(tree, path)
+        images[known if known in modules and images[known] is None else version] = path
     for version in modules:
         # Where the image lies with its modules: Fedora, openSUSE.
         for path in (f"/lib/modules/{version}/vmlinuz", f"/usr/lib/modules/{version}/vmlinuz"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TypeVar
 
 from guestctl.core.errors import DetectionError, GuestctlError
@@ -13,6 +14,7 @@ from guestctl.detectors.report.boot import Boot, BootEntry, BootLoader, Initramf
 from guestctl.detectors.system import System
 
 # The names of the loaders, in the firmware's view, whose menus the rooms read.
+_MAX_PROGRAMS = 200
 T = TypeVar("T")
 _LOADERS = {"extlinux": "syslinux", "uefi": "linux"}
 
@@ -41,7 +43,7 @@ def initramfs(system: System, name: str | None = None) -> list[InitramfsFile]:
 
 def _loaders_and_entries(places: Places) -> Boot:
     """Entries in the order of their loaders: what the firmware would start first comes first."""
-    loaders = _collect(places, "EFI programs", lambda: efi.find_loaders(places))
+    loaders = _collect(places, "EFI programs", lambda: islice(efi.find_loaders(places), _MAX_PROGRAMS))
     loaders += _collect(places, "boot sectors", lambda: _boot_sectors(places))
     rooms: dict[str, Callable[[], Iterable[BootEntry]]] = {
         "grub2": lambda: grub2.read_entries(places),

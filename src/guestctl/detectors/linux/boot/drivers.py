@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from guestctl.block import BlockDevice
 from guestctl.core.errors import GuestctlError, InvalidFormat
@@ -73,9 +74,9 @@ def _version_in_name(kernel: str) -> str | None:
     return None
 
 
-def read_files(places: Places, name: str) -> list[CpioEntry]:
+def read_files(places: Places, name: str) -> Iterator[CpioEntry]:
     """The files of an initramfs, which may be in a unified kernel image. Raises as `read_initramfs`."""
-    return list(read_initramfs(_open(places, name)))
+    return read_initramfs(_open(places, name))
 
 
 def _open(places: Places, name: str) -> BlockDevice:
@@ -91,12 +92,12 @@ def _open(places: Places, name: str) -> BlockDevice:
 def _in_initramfs(places: Places, entry: BootEntry, version: str | None) -> set[str] | None:
     """The modules in the files that `entry` loads; None where one of them cannot be read."""
     found = set()
+    directory = f"modules/{version}/" if version else "modules/"
     for name in entry.initramfs:
         try:
-            files = read_files(places, name)
+            files = (file.name for file in read_files(places, name))
+            found |= {module_name(file) for file in files if ".ko" in file and directory in file}
         except (GuestctlError, OSError) as error:
             places.warn(name, error)
             return None
-        directory = f"modules/{version}/" if version else "modules/"
-        found |= {module_name(file.name) for file in files if ".ko" in file.name and directory in file.name}
     return found

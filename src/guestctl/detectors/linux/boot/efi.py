@@ -25,8 +25,8 @@ def find_loaders(places: Places) -> Iterator[BootLoader]:
     """The programs in the directories of vendors, those in the fallback directory first."""
     for esp in places.esps:
         top = places.locate(esp, "/EFI")
-        for vendor in sorted(places.listdir(top), key=lambda name: (name.upper() != "BOOT", name)):
-            directory = f"{top}/{vendor}"
+        vendors = sorted(places.listdir(top), key=lambda name: (name.upper() != "BOOT", name))
+        for directory in (f"{top}/{vendor}{below}" for vendor in vendors for below in ("", "/Boot")):
             files = places.listdir(directory)
             labels = _labels(places, directory, files)
             for file in files:
@@ -43,10 +43,14 @@ def find_loaders(places: Places) -> Iterator[BootLoader]:
 
 
 def read_entries(places: Places, loaders: list[BootLoader]) -> list[BootEntry]:
-    """The kernels among `loaders`; one is the default where a firmware finds it without an entry of its own."""
+    """The kernels among `loaders`; one is the default where a firmware finds it without an entry of its own.
+
+    Those that are in systemd-boot's menu are left out.
+    """
     entries = []
+    has_menu = any(loader.name == "systemd-boot" for loader in loaders)
     for loader in loaders:
-        if loader.name == "linux" and loader.firmware == "uefi":
+        if loader.name == "linux" and not (has_menu and loader.path.upper().rpartition("/")[0].endswith("/EFI/LINUX")):
             fallback = loader.path.rpartition("/")[0].upper().endswith("/EFI/BOOT")
             pe = open_pe(places, loader.path)
             entries.append(

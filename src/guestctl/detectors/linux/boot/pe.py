@@ -59,8 +59,10 @@ def read_pe(device: BlockDevice) -> PeFile:
     sections = {}
     for name, virtual_size, size, start in _SECTION.iter_unpack(bytes(device.read(offset, count * _SECTION.size))):
         length = min(virtual_size, size) or size
-        if start + length <= device.size:
-            sections[name.rstrip(b"\0").decode("ascii", "replace")] = (start, length)
+        text = name.rstrip(b"\0").decode("ascii", "replace")
+        if start + length > device.size:
+            raise _invalid(f"the file ends before the section {text}", offset)
+        sections[text] = (start, length)
     return PeFile(device, sections)
 
 

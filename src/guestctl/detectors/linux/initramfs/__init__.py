@@ -19,8 +19,8 @@ from guestctl.detectors.linux.initramfs.compression import decoder
 from guestctl.detectors.linux.initramfs.cpio import CpioEntry, is_cpio, read_entry
 from guestctl.detectors.linux.initramfs.reader import ContentReader, DeviceReader
 
-# A hundred times what large ones have.
-_MAX_ENTRIES = 500_000
+# Large ones have some ten thousand; a whole system in memory has more.
+_MAX_ENTRIES = 200_000
 
 
 def read_initramfs(device: BlockDevice) -> Iterator[CpioEntry]:

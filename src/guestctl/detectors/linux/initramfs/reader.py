@@ -9,8 +9,8 @@ from guestctl.block import BlockDevice
 from guestctl.core.errors import InvalidFormat
 
 _CHUNK_BYTES = 256 << 10
-# It becomes a filesystem in memory; live systems with a root in theirs stay below 2 GiB.
-_MAX_CONTENT_BYTES = 4 << 30
+# It becomes a filesystem in memory; live systems with a whole root in it stay below.
+_MAX_CONTENT_BYTES = 2 << 30
 
 
 class Reader(Protocol):
@@ -56,6 +56,8 @@ class DeviceReader:
         return data
 
     def skip_zeros(self) -> bool:
+        if self.peek(1) > b"\0":
+            return True
         while data := self.chunk():
             if rest := data.lstrip(b"\0"):
                 self.position -= len(rest)
@@ -112,6 +114,8 @@ class ContentReader:
 
     def skip_zeros(self) -> bool:
         while self._next():
+            if self._piece[self._used]:
+                return True
             rest = len(self._piece[self._used :].lstrip(b"\0"))
             self.position += len(self._piece) - self._used - rest
             self._used = len(self._piece) - rest

@@ -20,6 +20,7 @@ _SEARCH_KINDS = {
     **dict.fromkeys(("--label", "--fs-label", "-l"), "LABEL"),
     **dict.fromkeys(("--file", "-f"), "file"),
 }
+_SEARCH_COMMANDS = 20  # that cost what looking at every device does
 _FAIL = ("false", "keystatus", "cmostest", "regexp")
 
 
@@ -118,6 +119,7 @@ def _search(state: Interpreter, arguments: list[str]) -> bool:
 
 
 def _found(state: Interpreter, kind: str, value: str = "", variable: str = "root", *hints: str) -> bool:
+    state.count(_SEARCH_COMMANDS)
     device = devices.search(state.places, kind, value)
     if device is not None:
         state.assign(variable, device)

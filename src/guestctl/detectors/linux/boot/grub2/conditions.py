@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from guestctl.core.errors import InvalidFormat
 
-_MAX_WORDS = 200
+_MAX_WORDS = 60
 Kind = Callable[[str], str | None]  # of what is at a path: "file", "directory", None where nothing is
 
 _STRINGS = {"=": operator.eq, "==": operator.eq, "!=": operator.ne, "<": operator.lt, ">": operator.gt}

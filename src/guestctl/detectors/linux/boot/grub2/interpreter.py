@@ -8,16 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import dropwhile
 
 from guestctl.core.errors import InvalidFormat
 from guestctl.detectors.linux.boot.grub2 import devices, script
 from guestctl.detectors.linux.boot.places import Places
 
-_MAX_COMMANDS = 100_000
+_MAX_COMMANDS = 30_000
 _MAX_CHARACTERS = 2 << 20  # of all files
 _MAX_VALUE_CHARACTERS = 16 << 10
 _MAX_ENTRIES = 2_000
-_MAX_LEVELS = 60  # of statements, functions and files within one another
+_MAX_LEVELS = 40  # of statements, functions and files within one another
 _ENTRY_OPTIONS_WITH_VALUE = ("--class", "--users", "--hotkey", "--id", "--source")
 _FEATURES = (
     *("chainloader_bpb", "ntldr", "platform_search_hint", "default_font_path", "all_video_module", "menuentry_id"),
@@ -134,7 +135,7 @@ class Interpreter:
     def _run_all(self, nodes: list[script.Node]) -> bool:
         status = True
         for node in nodes:
-            self._count()
+            self.count()
             if isinstance(node, script.Command):
                 status = self._command(self.expand(node.words), node.block)
             elif isinstance(node, script.If):
@@ -145,8 +146,9 @@ class Interpreter:
                 self._loop(node)
         return status
 
-    def _count(self) -> None:
-        self._commands += 1
+    def count(self, commands: int = 1) -> None:
+        """Note that something was done which costs as much as so many commands."""
+        self._commands += commands
         if self._commands > _MAX_COMMANDS:
             raise _invalid(f"more than {_MAX_COMMANDS} commands")
 
@@ -158,17 +160,18 @@ class Interpreter:
                     self._run(node.body)
                 return
             while self._run(node.condition) is not node.until:
-                self._count()
+                self.count()
                 self._run(node.body)
         except Break:
             pass
 
     def _command(self, words: list[str], block: list[script.Node] | None) -> bool:
+        if words[:1] == ["!"]:
+            rest = list(dropwhile(lambda word: word == "!", words))
+            return self._command(rest, block) is ((len(words) - len(rest)) % 2 == 0)
         if not words:
             return True
         name, *arguments = words
-        if name == "!":
-            return not self._command(arguments, block)
         if block is not None:
             self._add_entry(arguments, block)
             return True
