@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from guestctl.block import BlockDevice, CachedDevice
+from guestctl.block import BlockDevice
 from guestctl.core.errors import InvalidFormat
 from guestctl.detectors.files import Tree
 from guestctl.detectors.registry import layout as L
@@ -27,7 +27,7 @@ class Hive:
             device, base, count = replay(device, base, logs)
             self.warnings.append(f"log replayed: {count} writes" if count else "not flushed, and no log to replay")
         self.device = device  # with what was replayed
-        self.root = Key(Cells(CachedDevice(device), base.bins_bytes, base.minor), base.root)
+        self.root = Key(Cells(device, base.bins_bytes, base.minor), base.root)
 
     @classmethod
     def open(cls, tree: Tree, path: str) -> Hive:

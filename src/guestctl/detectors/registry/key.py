@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from guestctl.core.errors import InvalidFormat
 from guestctl.detectors.registry import layout as L
@@ -13,8 +13,7 @@ _MAX_DEPTH = 512  # Windows allows 512 levels
 _EPOCH_TICKS = 116_444_736_000_000_000  # 1970 in units of 100 ns since 1601
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """A value. ``data`` are its bytes as they are; the default value of a key has no name."""
 
     name: str
