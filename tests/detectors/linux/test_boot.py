@@ -5,6 +5,7 @@ What bootctl (systemd 252) lists of a partition with the files of `BOOTCTL` is w
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -26,6 +27,7 @@ from guestctl.core.errors import DetectionError, InvalidFormat
 from guestctl.detectors.linux.boot import boot, initramfs
 from guestctl.detectors.linux.boot.pe import program, read_pe
 from guestctl.detectors.linux.boot.versions import version_key
+from guestctl.detectors.linux.modules import kernels
 from guestctl.detectors.report.boot import Boot, BootEntry
 from guestctl.detectors.system import System, open_system
 from guestctl.machine import Machine
@@ -111,7 +113,9 @@ def disk(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     configuration = (DATA / "debian-12-grub.cfg").read_text().replace("\t/boot/", "\t/")
     (trees["boot"] / "grub/grub.cfg").write_text(configuration)
     (trees["boot"] / f"vmlinuz-{VERSION}").write_bytes(kernel_image(VERSION))
-    (trees["boot"] / f"initrd.img-{VERSION}").write_bytes(make_initramfs(run, folder / "initramfs", VIRTIO))
+    (trees["boot"] / f"initrd.img-{VERSION}").write_bytes(
+        gzip.compress(make_initramfs(run, folder / "initramfs", VIRTIO))
+    )
     modules = trees["root"] / f"lib/modules/{VERSION}"
     modules.mkdir(parents=True)
     (modules / "modules.dep").write_text(MODULES_DEP)
@@ -161,10 +165,20 @@ def test_a_disk_for_both_firmwares(disk: Path) -> None:
     }
 
 
-def test_files_of_its_initramfs(disk: Path) -> None:
+def test_files_of_its_initramfs(disk: Path, run: Run) -> None:
     found = [one["name"] for one in show(disk, "--initramfs")[0]["initramfs"]]
-    assert f"usr/lib/modules/{VERSION}/kernel/drivers/virtio/virtio-pci.ko" in found
+    assert found == run("lsinitramfs", disk.parent / f"boot/initrd.img-{VERSION}").splitlines()
     assert found == [one["name"] for one in show(disk, "--initramfs", f"/boot/initrd.img-{VERSION}")[0]["initramfs"]]
+
+
+def test_page(disk: Path) -> None:
+    argv = [sys.executable, "-m", "guestctl", "boot", str(disk)]
+    lines = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert lines[1].split() == ["grub2", "uefi", "/boot/efi/EFI/debian/grubx64.efi", "Debian's", "GRUB"]
+    assert f"Kernel: /boot/vmlinuz-{VERSION}" in lines
+    assert lines[-1] == "Finds disks on virtio: yes"
+    failed = subprocess.run([*argv, "--initramfs", "/none"], capture_output=True, text=True)
+    assert failed.returncode == 1 and failed.stderr.startswith("guestctl: error: /none: No such file")
 
 
 # Drivers
@@ -459,6 +473,49 @@ def test_versions(run: Run) -> None:
     known = sorted(set(ascending), key=version_key)
     for left, right in pairwise(known):
         assert run("systemd-analyze", "compare-versions", left, "le", right) == ""
+
+
+def test_mutants(run: Run, tmp_path: Path) -> None:
+    """Damaged menus, kernels and initramfs end in a view, soon."""
+    (tmp_path / "usr").mkdir()
+    esp: dict[str, str | bytes | None] = {**BOOTCTL, "/EFI/x/BOOTX64.CSV": "x.efi,X,,".encode("utf-16")}
+    needs(SYSTEMD_BOOT)
+    esp["/EFI/BOOT/BOOTX64.EFI"] = SYSTEMD_BOOT.read_bytes()
+    root: dict[str, str | bytes | None] = {
+        "/efi": None,
+        "/boot/extlinux.conf": ALPINE,
+        "/boot/grub/menu.lst": CENTOS_6,
+        "/boot/vmlinuz-virt": kernel_image(VERSION),
+        "/boot/initramfs-virt": make_initramfs(run, tmp_path, VIRTIO),
+        f"/lib/modules/{VERSION}/modules.dep": MODULES_DEP,
+        f"/lib/modules/{VERSION}/modules.builtin": MODULES_DEP,
+        "/etc/modules": MODULES_DEP,
+        "/etc/modprobe.d/x.conf": MODULES_DEP,
+    }
+    generator = random.Random(2)
+    end = time.monotonic() + _FUZZ_SECONDS / 2
+    warned = 0
+    while time.monotonic() < end:
+        files = {"/dev/sda1": _damage(esp, generator), "/dev/sda2": _damage(root, generator)}
+        mounts = {"/": "/dev/sda2", "/efi": "/dev/sda1"} if generator.random() < 0.5 else {"/": "/dev/sda2"}
+        system = memory_system(files, mounts, types={"/dev/sda1": ESP_TYPE})
+        started = time.process_time()
+        boot(system)
+        kernels(system)
+        warned += len(system.warnings)
+        assert time.process_time() - started < 5
+    assert warned
+
+
+def _damage(files: dict[str, str | bytes | None], generator: random.Random) -> dict[str, str | bytes | None]:
+    found = dict(files)
+    for path, content in files.items():
+        if content and generator.random() < 0.5:
+            data = bytearray(content.encode() if isinstance(content, str) else content)
+            for _ in range(generator.randrange(1, 4)):
+                data[generator.randrange(min(len(data), 2000))] = generator.choice(b"\0\n \t=%(){}'\"$\\\xff9")
+            found[path] = bytes(data)
+    return found
 
 
 def test_damaged_programs(unified: bytes, run: Run) -> None:

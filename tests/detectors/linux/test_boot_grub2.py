@@ -211,6 +211,13 @@ def test_kernel_of_another_device() -> None:
     assert [entry.kernel for entry in entries(system)] == ["(/dev/sda3)/vmlinuz", "/boot/vmlinuz"]
 
 
+def test_command_line_with_blanks() -> None:
+    """A word with blanks is quoted, as the kernel wants it ("The kernel's command-line parameters")."""
+    text = "menuentry a { linux /vmlinuz 'dyndbg=file a +p' quiet \"\" x }"
+    (entry,) = entries(memory_system({"/dev/sda1": {"/boot/grub/grub.cfg": text}}, {"/": "/dev/sda1"}))
+    assert entry.command_line.split(" quiet")[0] == '"dyndbg=file a +p"'
+
+
 def test_xen() -> None:
     """20_linux_xen: the hypervisor is no kernel, and its modules are the kernel and the initramfs."""
     text = (

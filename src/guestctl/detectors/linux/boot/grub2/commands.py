@@ -55,7 +55,7 @@ def _bracket(state: Interpreter, arguments: list[str]) -> bool:
 def _linux(state: Interpreter, arguments: list[str]) -> bool:
     if arguments:
         state.loaded.kernel = state.locate(arguments[0])
-        state.loaded.command_line = " ".join(arguments[1:])
+        state.loaded.command_line = " ".join(f'"{word}"' if " " in word else word for word in arguments[1:])
     return bool(arguments)
 
 
