@@ -22,6 +22,8 @@ _ROOMS: dict[str, dict[GuestType, str]] = {
     "users": {GuestType.LINUX: "users", GuestType.WINDOWS: "users"},
     "packages": {family: ".packages" for family in GuestType if family is not GuestType.WINDOWS},
     "journal": {GuestType.LINUX: "journal"},
+    "windows": {GuestType.WINDOWS: "windows"},
+    "security": {GuestType.LINUX: "security"},
 }
 VIEWS = tuple(_ROOMS)
 

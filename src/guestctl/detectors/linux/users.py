@@ -30,10 +30,12 @@ def users(system: System) -> list[Account]:
     """Every account of passwd(5)."""
     from guestctl.detectors.linux.reading import text_of
     from guestctl.detectors.linux.ssh import authorized_keys, sshd_settings
+    from guestctl.detectors.linux.sudoers import rules_for, sudoers
 
     shadow = {name: rest for name, *rest in _records(text_of(system, "/etc/shadow"), 9)}
     names, members = _groups(text_of(system, "/etc/group"))
     patterns = (sshd_settings(system) or {}).get("authorizedkeysfile", ".ssh/authorized_keys")
+    rules = sudoers(system)
     found: list[Account] = []
     for name, password, uid, gid, comment, home, shell in _records(text_of(system, "/etc/passwd"), 7):
         if not (uid.isdecimal() and gid.isdecimal()):
@@ -45,6 +47,7 @@ def users(system: System) -> list[Account]:
         secret = password if password != "x" else aging[0] if name in shadow else None
         changed, maximum, expires = (_days(aging[number]) for number in (1, 3, 6))
         primary = [names[gid]] if gid in names else []
+        groups = [*primary, *(group for group in members.get(name, ()) if group not in primary)]
         found.append(
             Account(
                 name=name,
@@ -53,12 +56,13 @@ def users(system: System) -> list[Account]:
                 comment=comment,
                 home=home,
                 shell=shell,
-                groups=[*primary, *(group for group in members.get(name, ()) if group not in primary)],
+                groups=groups,
                 password=_password_state(secret),
                 flags=["password expired"] if changed == 0 else [],
                 authorized_keys=authorized_keys(system, patterns, name, home),
                 password_changed_ns=changed * _DAY_NS if changed else None,
                 password_expires_ns=(changed + maximum) * _DAY_NS if changed and maximum is not None else None,
+                sudo=[str(rule) for rule in rules_for(rules, name, int(uid[:20]), groups)] if rules else [],
                 expires_ns=None if expires is None else expires * _DAY_NS,
             )
         )

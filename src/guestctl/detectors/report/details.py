@@ -9,9 +9,11 @@ from guestctl.detectors.report.journal import Journal
 from guestctl.detectors.report.kernels import Kernels
 from guestctl.detectors.report.network import NetworkInterface
 from guestctl.detectors.report.packages import Package
+from guestctl.detectors.report.security import Security
 from guestctl.detectors.report.services import Service
 from guestctl.detectors.report.storage import Storage
 from guestctl.detectors.report.users import Account
+from guestctl.detectors.report.windows import Windows
 
 
 class Details(msgspec.Struct, kw_only=True):
@@ -25,3 +27,5 @@ class Details(msgspec.Struct, kw_only=True):
     users: list[Account] | None = None
     packages: list[Package] | None = None
     journal: Journal | None = None
+    windows: Windows | None = None
+    security: Security | None = None
