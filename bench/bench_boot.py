@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from common import contest
+
 from guestctl.detectors.linux.kernels import find_kernels
 from guestctl.machine import Machine
 
