@@ -16,11 +16,12 @@ _KEYS = (
 
 def detect_applications(system: WindowsSystem) -> list[Application]:
     """Programs with a display name, under the names of their keys, sorted by them."""
-    found = [application for path in _KEYS for application in _programs(system.software(path))]
+    found = [application for path in _KEYS for application in programs_of(system.software(path))]
     return sorted(found, key=lambda application: application.name)
 
 
-def _programs(key: Key | None) -> Iterator[Application]:
+def programs_of(key: Key | None) -> Iterator[Application]:
+    """The programs below a key Uninstall."""
     for program in key.subkeys() if key else ():
         texts = {value.name.casefold(): value.text for value in program.values()}
         if texts.get("displayname"):
