@@ -107,7 +107,7 @@ def test_package_system(files: dict[str, str], distro: str | None, system: tuple
 
 
 def test_a_database_that_is_not_read_is_unknown_not_empty() -> None:
-    assert applications(MemoryFileSystem({}), "xbps") is None
+    assert applications(MemoryFileSystem({}), "pisi") is None
     assert applications(MemoryFileSystem({}), "deb") == []
 
 

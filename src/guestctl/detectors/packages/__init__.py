@@ -41,14 +41,31 @@ _DATABASES = (
 _RPM_DATABASES = ("/var/lib/rpm", "/usr/lib/sysimage/rpm", "/usr/share/rpm")
 
 # package format, libguestfs's word -> the room that reads its database
-_FORMATS = {"deb": "dpkg", "apk": "apk", "rpm": "rpm", "pacman": "pacman"}
+_FORMATS = {
+    "deb": "dpkg",
+    "apk": "apk",
+    "rpm": "rpm",
+    "pacman": "pacman",
+    "ebuild": "portage",
+    "pkgtool": "pkgtool",
+    "xbps": "xbps",
+}
 
-# package manager -> one of these is there where it has a database; the room of that name reads it
+# the room that reads a database -> one of these is there where there is such a database
 _MANAGERS = {
     "dpkg": ("/var/lib/dpkg/status", "/var/lib/dpkg/status.d"),
     "apk": ("/lib/apk/db/installed", "/usr/lib/apk/db/installed"),
     "rpm": _RPM_DATABASES,
     "pacman": ("/var/lib/pacman/local",),
+    "portage": ("/var/db/pkg",),
+    "pkgtool": ("/var/lib/pkgtools/packages", "/var/log/packages"),
+    "xbps": ("/var/db/xbps/pkgdb-0.38.plist",),
+    "opkg": ("/usr/lib/opkg/status", "/var/lib/opkg/status"),
+    "freebsd": ("/var/db/pkg/local.sqlite",),
+    "pkg_install": ("/var/db/pkg", "/usr/pkg/pkgdb", "/usr/pkg/.pkgdb"),
+    "macports": ("/opt/local/var/macports/registry/registry.db",),
+    "snap": ("/var/lib/snapd/state.json",),
+    "flatpak": ("/var/lib/flatpak", "/home", "/root/.local/share/flatpak"),
 }
 
 # What a room's ``installed(tree)`` yields; the files are read when they are gone through.
