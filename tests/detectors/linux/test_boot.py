@@ -354,7 +354,7 @@ def test_extlinux() -> None:
     ]
     assert found[2].kernel == "/boot/vmlinuz-lts"
     assert default(found).title == "Linux lts"
-    assert default(found).command_line == "root=UUID=1234 quiet"
+    assert default(found).command_line == "initrd=initramfs-lts,/boot/microcode root=UUID=1234 quiet"
 
 
 @pytest.mark.parametrize(
@@ -363,6 +363,8 @@ def test_extlinux() -> None:
         ("label a\nkernel k\nlabel b\nkernel k\n", "a", ""),
         ("default b\nappend quiet\nlabel a\nkernel k\nlabel b\nkernel k\n", "b", "quiet"),
         ("append quiet\nlabel a\nkernel k\nappend -\n", "a", ""),
+        ("default a\nlabel a\nkernel k\nlabel b\nkernel k\nmenu default\n", "a", ""),
+        ("ui menu.c32\ndefault a\nlabel a\nkernel k\nlabel b\nkernel k\nmenu default\n", "b", ""),
         ("DEFAULT B\nLABEL a\nLINUX k\nLABEL b\nLINUX k\nAPPEND  x  y\n", "b", "x y"),
     ],
 )

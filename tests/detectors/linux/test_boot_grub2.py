@@ -15,7 +15,7 @@ import pytest
 
 from boot_guests import ESP_TYPE, memory_system
 from conftest import Run
-from guestctl.core.errors import GuestctlError, InvalidFormat
+from guestctl.core.errors import InvalidFormat
 from guestctl.detectors.linux.boot import boot
 from guestctl.detectors.linux.boot.grub2 import commands, read_entries, script
 from guestctl.detectors.linux.boot.grub2.environment import parse_environment
@@ -302,10 +302,10 @@ def test_hostile_configuration_is_a_warning() -> None:
 
 
 def test_mutants() -> None:
-    """Damaged configurations end in a menu or a typed error, soon."""
+    """Damaged configurations end in a menu or a warning, soon."""
     generator = random.Random(3)
     end = time.monotonic() + _FUZZ_SECONDS
-    errors = 0
+    warned = 0
     pieces = [
         "{",
         "}",
@@ -330,10 +330,8 @@ def test_mutants() -> None:
             at = generator.randrange(len(base))
             base = base[:at] + generator.choice(pieces) + base[at + generator.randrange(20) :]
         started = time.process_time()
-        try:
-            entries(debian(base))
-        except GuestctlError as error:
-            errors += 1
-            assert str(error)
+        system = debian(base)
+        entries(system)
+        warned += bool(system.warnings)
         assert time.process_time() - started < 5
-    assert errors
+    assert warned

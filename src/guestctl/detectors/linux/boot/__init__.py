@@ -13,9 +13,10 @@ from guestctl.detectors.linux.boot.places import Places
 from guestctl.detectors.report.boot import Boot, BootEntry, BootLoader, InitramfsFile
 from guestctl.detectors.system import System
 
-# The names of the loaders, in the firmware's view, whose menus the rooms read.
-_MAX_PROGRAMS = 200
 T = TypeVar("T")
+
+_MAX_PROGRAMS = 200
+# Whose menus the rooms read, where loaders are called otherwise.
 _LOADERS = {"extlinux": "syslinux", "uefi": "linux"}
 
 

@@ -1,7 +1,7 @@
 """SYSLINUX and its kin, EXTLINUX above all, and U-Boot, which reads the same files (SYSLINUX's doc/syslinux.txt).
 
-A relative path begins at the directory of the configuration. ``DEFAULT`` names a label, or the menu program, whose own
-default is the label with ``MENU DEFAULT``; else the first label is taken, as U-Boot and the menus do.
+A relative path begins at the directory of the configuration. ``DEFAULT`` names a label, or like ``UI`` the menu
+program, whose own default is the label with ``MENU DEFAULT``; else the first label is taken, as U-Boot and menus do.
 """
 
 from __future__ import annotations
@@ -38,15 +38,17 @@ class Label:
 class Configuration:
     default: str = ""
     append: str = ""
+    ui: bool = False  # a menu program is named
     labels: list[Label] = field(default_factory=list)
     files: int = 0
 
     def chosen(self) -> Label | None:
         """The label that starts when nobody chooses; None where there are none."""
         marked = [one for one in self.labels if one.menu_default]
-        words = self.default.split()
-        named = [one for one in self.labels if words and one.name.lower() == words[0].lower()]
-        return next(iter([*marked, *named, *self.labels]), None)
+        words = self.default.lower().split()
+        named = [one for one in self.labels if [one.name.lower()] == words[:1]]
+        has_menu = self.ui or not named
+        return next(iter([*(marked if has_menu else ()), *named, *self.labels]), None)
 
 
 def read_entries(places: Places) -> list[BootEntry]:
@@ -71,7 +73,7 @@ def _entry(places: Places, source: str, found: Configuration, label: Label, defa
         title=label.title or label.name,
         loader="extlinux",
         kernel=_path(places, source, label.kernel) if label.kernel else None,
-        command_line=" ".join(word for word in words if not word.startswith("initrd=")),
+        command_line=" ".join(words),
         initramfs=[_path(places, source, path) for path in initrds if path],
         default=default,
         source=source,
@@ -105,8 +107,10 @@ def parse(text: str, found: Configuration) -> Iterator[str]:
             yield value.split()[0]
         elif key == "label" and len(found.labels) < _MAX_LABELS:
             found.labels.append(Label(value))
-        elif key in ("default", "ontimeout"):
-            found.default = value if key == "default" or not found.default else found.default
+        elif key == "default":
+            found.default = value
+        elif key == "ui":
+            found.ui = True
         elif key == "append" and label is None:
             found.append = value
         elif label is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from guestctl.detectors.linux.boot.places import Places
 from guestctl.detectors.report.boot import BootEntry
 
-_CONFIGURATIONS = ("/boot/grub/menu.lst", "/boot/grub/grub.conf", "/etc/grub.conf")
+_CONFIGURATIONS = ("/boot/grub/menu.lst", "/boot/grub/grub.conf")
 _MAX_TITLES = 1000
 
 

@@ -24,7 +24,7 @@ _BZIMAGE_MAGIC = b"HdrS"
 
 @dataclass(frozen=True, slots=True)
 class PeFile:
-    """A PE file's sections, as far as they are in the file."""
+    """A PE file and where its sections lie."""
 
     device: BlockDevice
     sections: dict[str, tuple[int, int]]  # name -> offset and length in bytes

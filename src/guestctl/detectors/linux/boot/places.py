@@ -109,7 +109,7 @@ class Places:
         return filesystem is not None and filesystem.is_file(path)
 
     def kind(self, name: str) -> str | None:
-        """ "file" or "directory"; None where nothing is there."""
+        """Whether a "file" or a "directory" is there; None where nothing is."""
         filesystem, path = self._resolve(name)
         if filesystem is None or not filesystem.exists(path):
             return None
@@ -144,8 +144,11 @@ class Places:
             self.warn(name, error)
             return []
         if len(names) > _MAX_NAMES:
-            self.system.warnings.append(f"{name}: only the first {_MAX_NAMES} of {len(names)} names are looked at")
+            self.warn(name, f"only the first {_MAX_NAMES} of {len(names)} names are looked at")
         return names[:_MAX_NAMES]
 
-    def warn(self, name: str, error: Exception) -> None:
-        self.system.warnings.append(f"{name}: {error}")
+    def warn(self, name: str, problem: Exception | str) -> None:
+        """Add a warning, once."""
+        warning = f"{name}: {problem}"
+        if warning not in self.system.warnings:
+            self.system.warnings.append(warning)

@@ -27,24 +27,18 @@ def read_entries(places: Places, loaders: list[BootLoader]) -> list[BootEntry]:
     machine = places.machine
     extended = [one for one in machine.devices if _type(places, one) == _XBOOTLDR_TYPE]
     found: list[tuple[BlsEntry, BootEntry]] = []
-    pattern = ""
     for device in [*places.esps, *extended]:
-        pattern = pattern or _default_pattern(places.read_text(places.locate(device, "/loader/loader.conf")) or "")
         found += _type_1(places, device)
         found += _type_2(places, device)
     order = {entry.source: rank for rank, entry in enumerate(sorted_entries([entry for entry, _ in found]))}
     found.sort(key=lambda pair: order[pair[0].source])
-    return mark_default(found, pattern)
-
-
-def mark_default(found: list[tuple[BlsEntry, BootEntry]], pattern: str) -> list[BootEntry]:
-    """The entries, of which the first that `pattern` fits is the default, or the first of all."""
-    fitting = (index for index, (entry, _) in enumerate(found) if pattern and fits(entry, pattern))
-    chosen = next(fitting, 0)
+    texts = (places.read_text(places.locate(esp, "/loader/loader.conf")) or "" for esp in places.esps)
+    pattern = next(filter(None, map(_default_pattern, texts)), "")
+    chosen = next((index for index, (entry, _) in enumerate(found) if _fits(entry, pattern)), 0)
     return [replace(entry, default=index == chosen) for index, (_, entry) in enumerate(found)]
 
 
-def fits(entry: BlsEntry, pattern: str) -> bool:
+def _fits(entry: BlsEntry, pattern: str) -> bool:
     """Whether a pattern of loader.conf names the entry; older ones leave ``.conf`` out."""
     name = entry.id.lower()
     return fnmatchcase(name, pattern.lower()) or fnmatchcase(f"{name}.conf", pattern.lower())

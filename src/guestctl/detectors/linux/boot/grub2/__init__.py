@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from guestctl.core.errors import InvalidFormat
+from guestctl.core.errors import GuestctlError
 from guestctl.detectors.linux.boot.grub2 import commands
 from guestctl.detectors.linux.boot.grub2.interpreter import Interpreter, MenuEntry
 from guestctl.detectors.linux.boot.places import Places
@@ -28,7 +28,11 @@ def read_entries(places: Places) -> list[BootEntry]:
         state = Interpreter(places, platform, commands.run)
         directory = f"({device}){path.rpartition('/')[0]}"
         state.variables |= {"root": device, "prefix": directory, "config_directory": directory}
-        state.start(name)
+        try:
+            state.start(name)
+        except (GuestctlError, OSError) as error:
+            places.warn(name, error)
+            continue
         if state.menu:
             return list(_entries(state, state.menu, state.variables.get("default", ""), ()))
     return []
@@ -54,8 +58,9 @@ def _entries(
         before = dict(state.variables)
         try:
             state.choose(entry)
-        except InvalidFormat as error:
+        except (GuestctlError, OSError) as error:
             state.places.warn(entry.source, error)
+            state.variables = before
             continue
         submenu, loaded = state.menu, state.loaded
         path = (*titles, entry.title)

@@ -216,7 +216,8 @@ class Interpreter:
                 if fields and joins and not (splits and value[0].isspace()):
                     pieces[-1] += fields.pop(0)
                 pieces += fields
-                joins = bool(pieces) and not (splits and value[-1:].isspace()) and (joins or value != "" or not splits)
+                if value or not splits:
+                    joins = not (splits and value[-1].isspace())
             result += pieces
         if sum(map(len, result)) > 4 * _MAX_VALUE_CHARACTERS:
             raise _invalid(f"words of more than {4 * _MAX_VALUE_CHARACTERS} characters")
