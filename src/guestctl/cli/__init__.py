@@ -36,6 +36,7 @@ COMMANDS = {
     "journal": ("journal", "Show what the guest logged, as journalctl does."),
     "users": ("users", "Show who may log in, with which keys and rights."),
     "security": ("security", "Show what restrains users and programs."),
+    "containers": ("containers", "Show the container images and containers of the guest."),
     "packages": ("packages", "Show the guest's installed packages."),
     "sbom": ("sbom", "Write a software bill of materials."),
     "registry": ("registry", "Print a key of a Windows registry hive."),

@@ -24,6 +24,8 @@ _ROOMS: dict[str, dict[GuestType, str]] = {
     "journal": {GuestType.LINUX: "journal"},
     "windows": {GuestType.WINDOWS: "windows"},
     "security": {GuestType.LINUX: "security"},
+    "containers": {GuestType.LINUX: "containers"},
+    "cloud_init": {GuestType.LINUX: "cloud_init"},
 }
 VIEWS = tuple(_ROOMS)
 

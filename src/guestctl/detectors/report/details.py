@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from guestctl.detectors.report.boot import Boot
+from guestctl.detectors.report.cloud_init import CloudInit
+from guestctl.detectors.report.containers import Containers
 from guestctl.detectors.report.journal import Journal
 from guestctl.detectors.report.kernels import Kernels
 from guestctl.detectors.report.network import NetworkInterface
@@ -29,3 +31,5 @@ class Details(msgspec.Struct, kw_only=True):
     journal: Journal | None = None
     windows: Windows | None = None
     security: Security | None = None
+    containers: Containers | None = None
+    cloud_init: CloudInit | None = None
