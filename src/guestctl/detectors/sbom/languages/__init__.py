@@ -74,19 +74,22 @@ def _candidates(system: System, warnings: list[str]) -> Iterator[tuple[str, str]
         try:
             for name, child, kind in tree.node_entries(node):
                 path = f"{directory}/{name}"
+                kind = kind or stat.S_IFMT(tree.node_stat(child).st_mode)
+                if kind not in (stat.S_IFDIR, stat.S_IFREG):
+                    continue
                 if name.endswith(_ENDINGS) and _CANDIDATE.search(path):
                     yield next(room for pattern, room in _ROOMS if pattern.search(path)), path
-                elif (kind or stat.S_IFMT(tree.node_stat(child).st_mode)) == stat.S_IFDIR:
-                    if path in _CONTAINERS:
-                        warnings.append(f"{path}: what containers have is not listed")
-                    elif path not in _NOT_WALKED and child not in seen and depth < _MAX_DEPTH:
-                        seen.add(child)
-                        pending.append((path, child, depth + 1))
-                elif not _NO_PROGRAM.search(name) and _may_be_program(tree.node_stat(child)):
-                    yield "executable", path
+                elif kind == stat.S_IFREG:
+                    if not _NO_PROGRAM.search(name) and _may_be_program(tree.node_stat(child)):
+                        yield "executable", path
+                elif path in _CONTAINERS:
+                    warnings.append(f"{path}: what containers have is not listed")
+                elif path not in _NOT_WALKED and child not in seen and depth < _MAX_DEPTH:
+                    seen.add(child)
+                    pending.append((path, child, depth + 1))
         except (GuestctlError, OSError) as error:
             warnings.append(f"{directory or '/'}: {error}")
 
 
 def _may_be_program(status: FileStat) -> bool:
-    return status.is_file() and status.st_mode & 0o111 != 0 and status.st_size >= _MIN_PROGRAM_BYTES
+    return status.st_mode & 0o111 != 0 and status.st_size >= _MIN_PROGRAM_BYTES
