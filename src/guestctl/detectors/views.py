@@ -21,7 +21,7 @@ _ROOMS: dict[str, dict[GuestType, str]] = {
     "services": {GuestType.LINUX: "services", GuestType.WINDOWS: "services"},
     "users": {GuestType.LINUX: "users", GuestType.WINDOWS: "users"},
     "packages": {family: ".packages" for family in GuestType if family is not GuestType.WINDOWS},
-    "journal": {GuestType.LINUX: "journal"},
+    "journal": {GuestType.LINUX: "journal", GuestType.WINDOWS: "journal"},
     "windows": {GuestType.WINDOWS: "windows"},
     "security": {GuestType.LINUX: "security"},
     "containers": {GuestType.LINUX: "containers"},
