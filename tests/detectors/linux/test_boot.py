@@ -442,13 +442,18 @@ def test_boot_sectors(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_btrfs(run: Run, mount: Mount, tmp_path: Path) -> None:
-    """GRUB sees the top level; the guest a subvolume of it."""
+@pytest.mark.parametrize(
+    ("option", "prefix"),
+    [("subvol=@", "/@"), ("defaults", "/@"), ("defaults", "")],
+    ids=["named", "default", "relative"],
+)
+def test_btrfs(option: str, prefix: str, run: Run, mount: Mount, tmp_path: Path) -> None:
+    """GRUB sees the top level, and openSUSE's the default subvolume; the guest sees the one that it is in."""
     root = tmp_path / "root"
-    text = "menuentry x {\n set root=hd0\n linux /@/boot/vmlinuz-6.1 root=LABEL=x rootflags=subvol=@\n}\n"
+    text = f"menuentry x {{\n set root=hd0\n linux {prefix}/boot/vmlinuz-6.1 root=LABEL=x\n}}\n"
     for directory in ("@/bin", "@/etc", "@/boot/grub"):
         (root / directory).mkdir(parents=True)
-    (root / "@/etc/fstab").write_text("LABEL=x / btrfs subvol=@\n")
+    (root / "@/etc/fstab").write_text(f"LABEL=x / btrfs {option}\n")
     (root / "@/boot/vmlinuz-6.1").touch()
     (root / "@/boot/grub/grub.cfg").write_text(text)
     image = tmp_path / "disk"
@@ -457,6 +462,8 @@ def test_btrfs(run: Run, mount: Mount, tmp_path: Path) -> None:
     with mount(image, "loop") as top:
         run("btrfs", "subvolume", "create", top / "@")
         shutil.copytree(root / "@", top / "@", dirs_exist_ok=True)
+        if option == "defaults":
+            run("btrfs", "subvolume", "set-default", top / "@")
     with Machine.open(image) as machine:
         (guest,) = machine.guests()
         found = boot(open_system(machine, guest))

@@ -24,7 +24,7 @@ from guestctl.detectors.linux.boot.places import Places
 from guestctl.detectors.report.boot import BootEntry
 from guestctl.detectors.system import System
 
-_FUZZ_SECONDS = float(os.environ.get("GUESTCTL_FUZZ_SECONDS", "4"))
+_FUZZ_SECONDS = float(os.environ.get("GUESTCTL_FUZZ_SECONDS", "4")) / 2
 DEBIAN = (Path(__file__).resolve().parents[2] / "data/boot/debian-12-grub.cfg").read_text()
 UUID = "6f1c2c0a-5d6e-4b6e-9d9c-3a0b8c1d2e3f"
 DEBIAN_STUB = f"search.fs_uuid {UUID} root hd0,gpt2 \nset prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg\n"

@@ -138,8 +138,8 @@ def test_sum_of_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", COMPRESSORS)
-def test_truncated(compression: str, archive: bytes) -> None:
-    data = pipe(COMPRESSORS[compression], archive)
+def test_truncated(compression: str, tree: Path) -> None:
+    data = pipe(COMPRESSORS[compression], early(tree))
     for length in (1, 5, 20, 100, len(data) // 2):
         with pytest.raises(InvalidFormat):
             names(data[:length])

@@ -33,7 +33,7 @@ plain /dev/sda2
 LVM = """\
 devices {
 	# filter = [ "a|.*|" ]
-	filter = [ "a|^/dev/sda|", "r|.*|" ]
+	filter = [ "a|^/dev/sd[ab]|", "r|.*|" ]
 	global_filter = "r|/dev/drbd.*|"
 }
 """
@@ -97,7 +97,7 @@ def test_storage(run: Run, root: Path, tmp_path: Path) -> None:
         ("asks", None, None, ["luks"]),
         ("plain", "/dev/sda2", None, []),
     ]
-    assert found.lvm == {"filter": '[ "a|^/dev/sda|", "r|.*|" ]', "global_filter": '"r|/dev/drbd.*|"'}
+    assert found.lvm == {"filter": '[ "a|^/dev/sd[ab]|", "r|.*|" ]', "global_filter": '"r|/dev/drbd.*|"'}
     assert found.arrays == []
 
 
