@@ -66,6 +66,11 @@ def test_json(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert guest["timezone"] == "Romance Standard Time"
     identity = GuestDetector().detect_from_image(image)
     assert (identity.os_type, identity.os_version, identity.architecture) == (GuestType.WINDOWS, "10.0", "x86_64")
+    (everything,) = json.loads(_guestctl(capsys, "inspect", "--all", "--json", image))["guests"]
+    views = everything["details"]
+    assert (views["windows"]["build"], views["windows"]["dns_domain"]) == ("20348", "example.org")
+    assert (views["boot"]["virtio"], views["users"], views["services"], views["network"]) == (False, [], [], [])
+    assert views["journal"]["entries"] == 0
     assert "Drives        C: /dev/sda1" in _guestctl(capsys, "inspect", image)
     text = _guestctl(capsys, "registry", image, "SOFTWARE", r"Microsoft\Windows NT\CurrentVersion")
     assert '"ProductName"="Windows Server 2022 Standard"' in text
