@@ -262,3 +262,15 @@ def test_flatpak(root: str) -> None:
     )
     assert (package.name, package.version, package.arch, package.origin) == (name, "45.0.2", "x86_64", "stable")
     assert (package.summary, package.licenses) == ("Perform calculations", ["GPL-3.0-or-later"])
+
+
+def test_homebrew() -> None:
+    receipt = {
+        "homebrew_version": "4.2.4", "installed_on_request": True, "time": 1706000000, "arch": "x86_64",
+        "source": {"tap": "homebrew/core", "spec": "stable", "versions": {"stable": "1.7.1"}},
+    }  # fmt: skip
+    cellar = "/home/linuxbrew/.linuxbrew/Cellar"
+    package, _ = _only({f"{cellar}/jq/1.7.1/INSTALL_RECEIPT.json": json.dumps(receipt), f"{cellar}/jq/old/README": ""})
+    assert (package.name, package.version, package.arch, package.origin) == ("jq", "1.7.1", "x86_64", "homebrew/core")
+    system = _system({f"{cellar}/jq/1.7.1/INSTALL_RECEIPT.json": "["})
+    assert packages.packages(system) == [] and len(system.warnings) == 1

@@ -23,10 +23,12 @@ from guestctl.detectors.packages.rpm.header import Header
 from guestctl.detectors.report import Guest
 from guestctl.detectors.report.packages import Package
 from guestctl.detectors.sbom import Component, Inventory, clean
+from guestctl.detectors.sbom.copyright import debian_licenses
 from guestctl.detectors.sbom.cyclonedx import to_cyclonedx
 from guestctl.detectors.sbom.purl import Distribution, package_url
 from guestctl.detectors.sbom.spdx import to_spdx
 from guestctl.machine import Machine
+from memory_filesystem import MemoryFileSystem
 
 IMAGE = Path(__file__).parents[2] / "data" / "debian-12.qcow2"
 
@@ -174,3 +176,40 @@ def test_what_a_hostile_guest_may_say(tmp_path: Path) -> None:
     ]  # fmt: skip
     check_cyclonedx(to_cyclonedx(_inventory(packages)))
     check_spdx(to_spdx(_inventory(packages)), tmp_path)
+
+
+COPYRIGHT = """\
+Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+Upstream-Contact: chet@po.cwru.edu
+
+Files: *
+Copyright: (C) 1987-2022 Free Software Foundation, Inc.
+License: GPL-3+
+
+Files: lib/sh/inet_aton.c
+Copyright: 1983, 1990, 1993 The Regents of the University of California.
+License: BSD-4-clause-UC and MIT-like
+
+Files: doc/*
+Copyright: 2004-2011 Free Software Foundation, Inc.
+License: GFDL-1.3 or Expat
+
+License: GPL-3+
+ On Debian systems, the full text is in /usr/share/common-licenses.
+"""
+
+
+def test_licenses_of_debian() -> None:
+    """A text after that of Debian's bash."""
+    tree = MemoryFileSystem(
+        {
+            "/usr/share/doc/bash/copyright": COPYRIGHT,
+            "/usr/share/doc/prose/copyright": "This package is under the GPL.\nLicense: see below\n",
+            "/usr/share/doc/huge/copyright": bytes(5 << 20),
+        }
+    )
+    assert debian_licenses(tree, "bash") == [
+        "BSD-4-clause-UC AND MIT-like", "GFDL-1.3-only OR MIT", "GPL-3.0-or-later"
+    ]  # fmt: skip
+    for name in ("prose", "huge", "none"):
+        assert debian_licenses(tree, name) == []

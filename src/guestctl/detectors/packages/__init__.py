@@ -64,6 +64,7 @@ _MANAGERS = {
     "freebsd": ("/var/db/pkg/local.sqlite",),
     "pkg_install": ("/var/db/pkg", "/usr/pkg/pkgdb", "/usr/pkg/.pkgdb"),
     "macports": ("/opt/local/var/macports/registry/registry.db",),
+    "homebrew": ("/home/linuxbrew/.linuxbrew/Cellar", "/opt/homebrew/Cellar", "/usr/local/Cellar"),
     "snap": ("/var/lib/snapd/state.json",),
     "flatpak": ("/var/lib/flatpak", "/home", "/root/.local/share/flatpak"),
 }

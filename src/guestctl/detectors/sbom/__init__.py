@@ -17,6 +17,7 @@ from guestctl.detectors.inspection import inspect
 from guestctl.detectors.packages import packages
 from guestctl.detectors.report import Guest
 from guestctl.detectors.report.packages import Package
+from guestctl.detectors.sbom.copyright import debian_licenses
 from guestctl.detectors.sbom.languages import language_packages
 from guestctl.detectors.sbom.purl import Distribution, package_url
 from guestctl.detectors.system import System
@@ -55,6 +56,7 @@ def take_inventory(system: System, *, languages: bool = True) -> Inventory:
     except UnsupportedFeature as error:
         system.warnings.append(str(error))
         found = []
+    found = [_with_licenses(system, package) for package in found]
     if languages:
         found += language_packages(system)
     distribution = Distribution.of(system.tree, guest)
@@ -77,6 +79,13 @@ def take_inventory(system: System, *, languages: bool = True) -> Inventory:
         else datetime.now(UTC).replace(microsecond=0),
         reproducible=epoch.isdecimal(),
     )
+
+
+def _with_licenses(system: System, package: Package) -> Package:
+    """dpkg's database says nothing of licenses, but packages have a file about them."""
+    if package.manager != "dpkg":
+        return package
+    return msgspec.structs.replace(package, licenses=debian_licenses(system.tree, package.name))
 
 
 def clean(package: Package) -> Package:
