@@ -148,11 +148,19 @@ def test_freebsd(tmp_path: Path) -> None:
     assert [(file.path, file.algorithm, file.digest) for file in files] == [("/usr/local/bin/bash", "sha256", "00ff")]
 
 
-def test_a_view_without_end_in_place_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("view", "reason"),
+    [
+        ("WITH RECURSIVE x(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM x) SELECT sum(n) AS blob FROM x", "interrupted"),
+        ("SELECT zeroblob(900000000) AS blob", "too big"),
+    ],
+)
+def test_a_hostile_view_in_place_of_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, view: str, reason: str
+) -> None:
     monkeypatch.setattr("guestctl.detectors.packages.sqlite._MAX_CALLS", 5)
-    endless = "WITH RECURSIVE x(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM x) SELECT sum(n) AS blob FROM x"
-    data = _database(tmp_path / "x", f"CREATE VIEW Packages AS {endless};")
-    with pytest.raises(InvalidFormat, match="interrupted"):
+    data = _database(tmp_path / "x", f"CREATE VIEW Packages AS {view};")
+    with pytest.raises(InvalidFormat, match=reason):
         list(rows(data, "SELECT blob FROM Packages"))
 
 
@@ -238,6 +246,14 @@ def test_snap(run: Run, tmp_path: Path) -> None:
     assert (gone.name, gone.version, gone.release) == ("gone", "", "7")
     assert (hello.name, hello.version, hello.release, hello.arch) == ("hello", "2.10", "42", "amd64")
     assert (hello.licenses, hello.origin, hello.summary) == (["GPL-3.0-only"], "stable", "GNU Hello")
+    system = _system(
+        {
+            "/var/lib/snapd/state.json": json.dumps(state).replace("gone", "bad"),
+            "/var/lib/snapd/snaps/hello_42.snap": image,
+            "/var/lib/snapd/snaps/bad_7.snap": image[:200],
+        }
+    )
+    assert [item.name for item in packages.packages(system)] == ["hello"] and len(system.warnings) == 1
     for damaged in ("[]", "{", '{"data": {"snaps": {"x": {}}}}'):
         system = _system({"/var/lib/snapd/state.json": damaged})
         assert packages.packages(system) == [] and len(system.warnings) == 1

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from guestctl.core.errors import InvalidFormat
+from guestctl.core.errors import GuestctlError, InvalidFormat
 from guestctl.detectors.files import Tree
 from guestctl.detectors.report.packages import Package, PackageFile
 from guestctl.disk.filesystem import FileSystem
@@ -18,16 +18,24 @@ _MAX_YAML_BYTES = 1 << 20
 
 
 def installed(tree: Tree) -> Iterator[tuple[Package, Iterable[PackageFile]]]:
-    """The snaps of which a revision is current; others are kept to go back to."""
+    """The snaps of which a revision is current. A damaged one raises after the others."""
     try:
         state = json.loads(tree.read_bytes(STATE, limit=_MAX_STATE_BYTES))
         snaps = state.get("data", {}).get("snaps", {})
         current = {str(name): (str(snap["current"]), str(snap.get("channel", ""))) for name, snap in snaps.items()}
     except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
         raise InvalidFormat(f"{STATE}: {error!r}", structure="snapd state", offset=0) from None
+    failure: Exception | None = None
     for name, (revision, channel) in sorted(current.items()):
         path = f"{_IMAGES}/{name}_{revision}.snap"
-        yield _package(name, revision, channel, path, _metadata(tree, path) if tree.is_file(path) else {}), ()
+        try:
+            metadata = _metadata(tree, path) if tree.is_file(path) else {}
+        except (GuestctlError, OSError) as error:
+            failure = failure or error
+            continue
+        yield _package(name, revision, channel, path, metadata), ()
+    if failure is not None:
+        raise failure
 
 
 def _package(name: str, revision: str, channel: str, path: str, metadata: dict[str, Any]) -> Package:

@@ -196,3 +196,20 @@ def test_mutants(shared: Path, backend: str) -> None:
         except GuestctlError as error:
             assert str(error)
     assert read
+
+
+def test_a_damaged_header_costs_no_other(shared: Path, tmp_path: Path) -> None:
+    from types import SimpleNamespace
+    from typing import cast
+
+    from guestctl.detectors.packages import packages
+    from guestctl.detectors.system import System
+
+    (tmp_path / "rpmdb.sqlite").write_bytes(_database(shared, "sqlite"))
+    with sqlite3.connect(tmp_path / "rpmdb.sqlite") as connection:
+        connection.execute("UPDATE Packages SET blob = x'00' WHERE hnum = (SELECT min(hnum) FROM Packages)")
+    connection.close()
+    tree = MemoryFileSystem({"/var/lib/rpm/rpmdb.sqlite": (tmp_path / "rpmdb.sqlite").read_bytes()})
+    system = cast(System, SimpleNamespace(tree=tree, warnings=[]))
+    assert len(packages(system)) == 128
+    assert system.warnings == ["rpm: rpm header at offset 0x0: 1 bytes"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from guestctl.core.errors import InvalidFormat
 from guestctl.detectors.files import Tree
 from guestctl.detectors.packages.rpm import berkeley, ndb, sqlite
 from guestctl.detectors.packages.rpm.header import Header
@@ -27,10 +28,21 @@ _BACKENDS: tuple[tuple[str, Callable[[bytes], Iterator[bytes]]], ...] = (
 
 
 def installed(tree: Tree) -> Iterator[tuple[Package, Iterable[PackageFile]]]:
-    """Installed packages with their files, gpg-pubkey among them, as ``rpm -qa`` names them."""
+    """Installed packages with their files, gpg-pubkey among them, as ``rpm -qa`` names them.
+
+    A damaged header raises after the others.
+    """
+    failure: InvalidFormat | None = None
     for blob in _headers(tree):
-        header = Header(blob)
-        yield header.package(), header.files()
+        try:
+            header = Header(blob)
+            package = header.package()
+        except InvalidFormat as error:
+            failure = failure or error
+            continue
+        yield package, header.files()
+    if failure is not None:
+        raise failure
 
 
 def _headers(tree: Tree) -> Iterator[bytes]:
