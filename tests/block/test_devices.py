@@ -23,6 +23,7 @@ from guestctl.block import (
     Overlay,
     SliceDevice,
 )
+from guestctl.block.device import Buffer
 from guestctl.core.errors import EndOfDevice
 
 DATA = random.Random(1).randbytes(300_001)
@@ -222,3 +223,38 @@ def test_stream() -> None:
     with pytest.raises(ValueError, match="negative seek"):
         stream.seek(-1)
     assert io.BufferedReader(DeviceStream(MemoryDevice(DATA))).read() == DATA
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_small_runs_are_read_together(seed: int) -> None:
+    class Counted(MemoryDevice):
+        reads = 0
+
+        def read(self, offset: int, length: int) -> Buffer:
+            Counted.reads += 1
+            return super().read(offset, length)
+
+    choose = random.Random(seed)
+    parts = [Counted(choose.randbytes(12 << 20)) for _ in range(3)]
+    ends = dict.fromkeys(parts, 0)
+    pieces: list[tuple[int, BlockDevice | None, int]] = []
+    for _ in range(300):
+        length, source = choose.choice((1, 512, 4096, 65_536, 70_000)), choose.choice([*parts, None])
+        if source is None:
+            pieces.append((length, None, 0))
+        else:
+            start = ends[source] if choose.random() < 0.8 else choose.randrange(1000)
+            pieces.append((length, source, start))
+            ends[source] = start + length
+    device = Pieces(*pieces)
+    expected = b"".join(
+        bytes(source.read(start, length)) if source else bytes(length) for length, source, start in pieces
+    )
+    Counted.reads = done = stored = 0
+    for run, buffer in device.chunks(0, device.size):
+        assert run.offset == done
+        assert buffer == expected[done : done + run.length]
+        done += run.length
+        stored += run.source is not None
+    assert done == device.size
+    assert Counted.reads < stored * 0.8

@@ -96,16 +96,8 @@ class BlockDevice(ABC):
 
         Where ``run.source`` is None the buffer is zeros, and a caller may make a hole instead.
         """
-        for run in self.runs(offset, length):
-            done = 0
-            while done < run.length:
-                part = min(CHUNK_BYTES, run.length - done)
-                piece = Run(run.offset + done, part, run.source, run.source_offset + done)
-                if run.source is None:
-                    yield piece, zeros(part)
-                else:
-                    yield piece, run.source.read(piece.source_offset, part)
-                done += part
+        for batch in _batches(self.runs(offset, length)):
+            yield from _read_together(batch) if len(batch) > 1 else _read_alone(batch[0])
 
     def buffers(self, offset: int, length: int) -> Iterator[Buffer]:
         """The range's bytes in order, in buffers of at most `CHUNK_BYTES`, for who does not ask about holes."""
@@ -188,6 +180,63 @@ class MappedDevice(BlockDevice):
                 for run in source.runs(source_offset + skip, part):
                     yield Run(run.offset + shift, run.length, run.source, run.source_offset)
             offset += part
+
+
+def _batches(runs: Iterator[Run]) -> Iterator[list[Run]]:
+    """Large runs alone, small ones in lists of which each is to be read at once."""
+    batch: list[Run] = []
+    room = CHUNK_BYTES
+    for run in runs:
+        if batch and run.length > min(room, _PIECE_BYTES):
+            yield batch
+            batch, room = [], CHUNK_BYTES
+        if run.length > _PIECE_BYTES:
+            yield [run]
+        else:
+            batch.append(run)
+            room -= run.length
+    if batch:
+        yield batch
+
+
+def _read_alone(run: Run) -> Iterator[tuple[Run, Buffer]]:
+    done = 0
+    while done < run.length:
+        part = min(CHUNK_BYTES, run.length - done)
+        piece = Run(run.offset + done, part, run.source, run.source_offset + done)
+        yield piece, zeros(part) if run.source is None else run.source.read(piece.source_offset, part)
+        done += part
+
+
+def _read_together(runs: list[Run]) -> Iterator[tuple[Run, Buffer]]:
+    """What lies side by side on its source, as every so-many-th stripe does, is read in one piece."""
+    last: dict[BlockDevice, _Piece] = {}
+    pieces = []
+    for _, length, source, start in runs:
+        piece = last.get(source) if source is not None else None
+        if source is not None and (piece is None or piece.end != start):
+            piece = last[source] = _Piece(start)
+        if piece is not None:
+            piece.end = start + length
+        pieces.append(piece)
+    for run, piece in zip(runs, pieces, strict=True):
+        if piece is None or run.source is None:
+            yield run, zeros(run.length)
+            continue
+        if piece.buffer is None:
+            piece.buffer = memoryview(run.source.read(piece.start, piece.end - piece.start))
+        at = run.source_offset - piece.start
+        yield run, piece.buffer[at : at + run.length]
+
+
+class _Piece:
+    """A range of a source that serves several runs."""
+
+    __slots__ = ("buffer", "end", "start")
+
+    def __init__(self, start: int) -> None:
+        self.start = self.end = start
+        self.buffer: memoryview | None = None
 
 
 def _joined(runs: Iterator[Run]) -> Iterator[Run]:
