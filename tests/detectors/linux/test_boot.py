@@ -357,6 +357,14 @@ def test_extlinux() -> None:
     assert default(found).command_line == "initrd=initramfs-lts,/boot/microcode root=UUID=1234 quiet"
 
 
+def test_syslinux_of_arch() -> None:
+    """Its kernels are in the directory above."""
+    text = "UI menu.c32\nLABEL arch\n    LINUX ../vmlinuz-linux\n    INITRD ../initramfs-linux.img\n"
+    system = memory_system({"/dev/sda1": {"/boot/syslinux/syslinux.cfg": text}}, {"/": "/dev/sda1"})
+    found = default(boot(system))
+    assert (found.kernel, found.initramfs) == ("/boot/vmlinuz-linux", ["/boot/initramfs-linux.img"])
+
+
 @pytest.mark.parametrize(
     ("text", "title", "command_line"),
     [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from posixpath import dirname, join, normpath
 
 from guestctl.detectors.linux.boot.places import Places
 from guestctl.detectors.report.boot import BootEntry
@@ -83,7 +84,7 @@ def _entry(places: Places, source: str, found: Configuration, label: Label, defa
 def _path(places: Places, source: str, path: str) -> str:
     """What the guest calls `path`, which is absolute on the filesystem of `source`, or relative to it."""
     device, own_path = places.origin(source)
-    return places.locate(device, path if path.startswith("/") else f"{own_path.rpartition('/')[0]}/{path}")
+    return places.locate(device, normpath(join(dirname(own_path), path)))
 
 
 def _read(places: Places, name: str, found: Configuration) -> None:
