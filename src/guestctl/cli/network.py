@@ -25,5 +25,16 @@ def command(images: tuple[str, ...], options: GuestOptions, as_json: bool) -> No
 def _print_page(found: list[NetworkInterface]) -> None:
     from guestctl.cli.output import print_table
 
-    rows = [(one.name, one.method or "", " ".join(one.addresses), one.gateway or "", one.source) for one in found]
-    print_table(("Interface", "Method", "Addresses", "Gateway", "Configured in"), rows)
+    rows = [
+        (
+            one.name,
+            one.method or "",
+            " ".join(one.addresses),
+            one.gateway or "",
+            " ".join(one.dns),
+            one.mac or "",
+            one.source,
+        )
+        for one in found
+    ]
+    print_table(("Interface", "Method", "Addresses", "Gateway", "DNS", "MAC", "Configured in"), rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from guestctl.detectors.files import Tree, assignments, list_directory, read_config, sections
@@ -19,8 +20,26 @@ def detect_network(tree: Tree, guest: Guest) -> None:
 
 
 def network(system: System) -> list[NetworkInterface]:
-    """The interfaces that the guest's configuration files name."""
-    return _interfaces(system.tree)
+    """The interfaces that the guest's configuration files name, and as ``*`` the servers that all of them ask."""
+    return [*_interfaces(system.tree), *_resolvers(system.tree)]
+
+
+def _resolvers(tree: Tree) -> Iterator[NetworkInterface]:
+    """resolv.conf(5), systemd-resolved's own file, and SUSE's netconfig."""
+    servers: dict[str, list[str]] = {}
+    for line in (read_config(tree, "/etc/resolv.conf") or "").splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] == "nameserver":
+            servers.setdefault("/etc/resolv.conf", []).append(words[1])
+    for path, wanted in (
+        ("/etc/systemd/resolved.conf", "DNS"),
+        ("/etc/sysconfig/network/config", "NETCONFIG_DNS_STATIC_SERVERS"),
+    ):
+        for key, value in assignments(read_config(tree, path) or ""):
+            if key == wanted and value:
+                servers.setdefault(path, []).extend(value.split())
+    for path, dns in servers.items():
+        yield NetworkInterface("*", None, [], None, path, dns)
 
 
 def _interfaces(tree: Tree) -> list[NetworkInterface]:
@@ -52,26 +71,50 @@ def _ifupdown(tree: Tree) -> Iterator[NetworkInterface]:
 
 def parse_interfaces(text: str, source: str) -> Iterator[NetworkInterface]:
     """The ``iface`` stanzas of an interfaces(5) file, the loopback interface left out."""
-    current: NetworkInterface | None = None
+    stanza: tuple[str, str] | None = None
+    options: dict[str, list[str]] = {}
     for line in text.replace("\\\n", " ").splitlines():
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
-        if words[0] == "iface" and len(words) >= 4:
-            if current is not None:
-                yield current
-            current = NetworkInterface(words[1], words[3], [], None, source) if words[3] != "loopback" else None
-        elif words[0] in ("auto", "mapping", "source", "source-directory") or words[0].startswith("allow-"):
-            if current is not None:
-                yield current
-            current = None
-        elif current is not None and len(words) >= 2:
-            if words[0] == "address":
-                current.addresses.append(words[1])
-            elif words[0] == "gateway":
-                current = NetworkInterface(current.name, current.method, current.addresses, words[1], source)
-    if current is not None:
-        yield current
+        if words[0] in ("iface", "auto", "mapping", "source", "source-directory") or words[0].startswith("allow-"):
+            if stanza is not None:
+                yield _from_stanza(*stanza, options, source)
+            is_wanted = words[0] == "iface" and len(words) >= 4 and words[3] != "loopback"
+            stanza, options = (words[1], words[3]) if is_wanted else None, {}
+        else:
+            options.setdefault(words[0].replace("_", "-"), []).extend(words[1:])
+    if stanza is not None:
+        yield _from_stanza(*stanza, options, source)
+
+
+def _from_stanza(name: str, method: str, options: dict[str, list[str]], source: str) -> NetworkInterface:
+    members = {kind: options.get(key) for kind, key in _STANZA_MEMBERS.items()}
+    kind = next((kind for kind, found in members.items() if found), None)
+    hardware = options.get("hwaddress", [])
+    return NetworkInterface(
+        name,
+        method,
+        options.get("address", []),
+        next(iter(options.get("gateway", [])), None),
+        source,
+        dns=options.get("dns-nameservers", []) + options.get("dns-nameserver", []),
+        mac=_mac(hardware[-1] if hardware else None),
+        type=kind,
+        members=[member for member in members.get(kind or "") or [] if member != "none"],
+    )
+
+
+# The options of ifenslave, bridge-utils and vlan.
+_STANZA_MEMBERS = {"bond": "bond-slaves", "bridge": "bridge-ports", "vlan": "vlan-raw-device"}
+_MAC = re.compile(r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}")
+
+
+def _mac(value: object) -> str | None:
+    """A MAC address in lower case with colons; None for a word such as "random"."""
+    if isinstance(value, str) and _MAC.fullmatch(value):
+        return value.lower().replace("-", ":")
+    return None
 
 
 def _netplan(tree: Tree) -> Iterator[NetworkInterface]:
@@ -97,10 +140,10 @@ def _netplan(tree: Tree) -> Iterator[NetworkInterface]:
             group = network.get(kind) if isinstance(network, dict) else None
             for name, settings in group.items() if isinstance(group, dict) else ():
                 if isinstance(settings, dict):
-                    yield _from_netplan(str(name), settings, path)
+                    yield _from_netplan(str(name), kind, settings, path)
 
 
-def _from_netplan(name: str, settings: dict[str, object], path: str) -> NetworkInterface:
+def _from_netplan(name: str, kind: str, settings: dict[str, object], path: str) -> NetworkInterface:
     addresses = settings.get("addresses")
     # An address is a string, or a mapping from one string to its options.
     plain = [next(iter(item), None) if isinstance(item, dict) else item for item in _list(addresses)]
@@ -111,7 +154,20 @@ def _from_netplan(name: str, settings: dict[str, object], path: str) -> NetworkI
             gateway = route.get("via")
     dynamic = settings.get("dhcp4") is True or settings.get("dhcp6") is True
     method = "dhcp" if dynamic else "static" if listed else None
-    return NetworkInterface(name, method, listed, gateway if isinstance(gateway, str) else None, path)
+    match, servers, renamed = settings.get("match"), settings.get("nameservers"), settings.get("set-name")
+    dns = _list(servers.get("addresses")) if isinstance(servers, dict) else []
+    members = [settings["link"]] if "link" in settings else _list(settings.get("interfaces"))
+    return NetworkInterface(
+        renamed if isinstance(renamed, str) else name,
+        method,
+        listed,
+        gateway if isinstance(gateway, str) else None,
+        path,
+        dns=[server for server in dns if isinstance(server, str)],
+        mac=_mac(match.get("macaddress") if isinstance(match, dict) else None) or _mac(settings.get("macaddress")),
+        type=kind.removesuffix("s"),
+        members=[member for member in members if isinstance(member, str)],
+    )
 
 
 def _list(value: object) -> list[object]:
@@ -135,7 +191,13 @@ def _network_manager(tree: Tree) -> Iterator[NetworkInterface]:
                         addresses.append(address)
                         gateway = gateway or via or None
             method = {"auto": "dhcp", "manual": "static"}.get(values.get("ipv4.method", ""), values.get("ipv4.method"))
-            yield NetworkInterface(name, method, addresses, gateway, path)
+            dns = [one for family in ("ipv4", "ipv6") for one in values.get(f"{family}.dns", "").split(";") if one]
+            kind = values.get("connection.type", "").removeprefix("802-3-") or None
+            hardware = values.get("ethernet.mac-address") or values.get("802-3-ethernet.mac-address")
+            parent = values.get("vlan.parent")
+            yield NetworkInterface(
+                name, method, addresses, gateway, path, dns, _mac(hardware), kind, [parent] if parent else []
+            )
 
 
 def _networkd(tree: Tree) -> Iterator[NetworkInterface]:
@@ -150,7 +212,10 @@ def _networkd(tree: Tree) -> Iterator[NetworkInterface]:
         gateway = next((value for _, key, value in settings if key == "Gateway"), None)
         dynamic = any(key == "DHCP" and value.lower() not in ("no", "false") for _, key, value in settings)
         method = "dhcp" if dynamic else "static" if addresses else None
-        yield NetworkInterface(names[0] if names else ",".join(matches) or "*", method, addresses, gateway, path)
+        dns = [one for section, key, value in settings if (section, key) == ("Network", "DNS") for one in value.split()]
+        hardware = next((value for _, key, value in settings if key in ("MACAddress", "PermanentMACAddress")), None)
+        name = names[0] if names else ",".join(matches) or "*"
+        yield NetworkInterface(name, method, addresses, gateway, path, dns, _mac(hardware))
 
 
 _LEFTOVERS = (".bak", ".orig", ".rpmsave", ".rpmnew", ".rpmorig", "~")
@@ -162,8 +227,42 @@ def _ifcfg(tree: Tree) -> Iterator[NetworkInterface]:
             name = path.rpartition("/")[2]
             if not name.startswith("ifcfg-") or name == "ifcfg-lo" or name.endswith(_LEFTOVERS):
                 continue
-            values = dict(assignments(text))
-            address, prefix = values.get("IPADDR"), values.get("PREFIX") or values.get("PREFIXLEN")
-            addresses = [] if not address else [f"{address}/{prefix}" if prefix and "/" not in address else address]
-            device = values.get("DEVICE") or name.removeprefix("ifcfg-")
-            yield NetworkInterface(device, values.get("BOOTPROTO") or None, addresses, values.get("GATEWAY"), path)
+            yield _from_ifcfg(name.removeprefix("ifcfg-"), dict(assignments(text)), path)
+
+
+def _from_ifcfg(name: str, values: dict[str, str], path: str) -> NetworkInterface:
+    """Red Hat's keys (ifcfg(5) of initscripts), and SUSE's (ifcfg(5) of wicked)."""
+    addresses = []
+    for key, address in values.items():
+        number = key.removeprefix("IPADDR")
+        if key.startswith("IPADDR") and address and not number.strip("_0123456789"):
+            prefix = values.get(f"PREFIX{number}") or values.get(f"PREFIXLEN{number}")
+            prefix = prefix or _prefix_of(values.get(f"NETMASK{number}", ""))
+            addresses.append(f"{address}/{prefix}" if prefix and "/" not in address else address)
+    addresses += [value for key, value in values.items() if key == "IPV6ADDR" and value]
+    bond = [value for key, value in values.items() if key.startswith("BONDING_SLAVE") and key[13:14] in ("_", "")]
+    bridge = values.get("BRIDGE_PORTS", "").split()
+    vlan = [value for key in ("PHYSDEV", "ETHERDEVICE") if (value := values.get(key))]
+    kind = "bond" if bond or values.get("BONDING_MASTER", "").lower() == "yes" else None
+    kind = kind or ("bridge" if bridge or values.get("BRIDGE", "").lower() == "yes" else None)
+    kind = kind or ("vlan" if vlan or values.get("VLAN", "").lower() == "yes" else None)
+    return NetworkInterface(
+        values.get("DEVICE") or name,
+        values.get("BOOTPROTO") or None,
+        addresses,
+        values.get("GATEWAY") or values.get("GATEWAY0"),
+        path,
+        dns=[value for key, value in values.items() if key[:3] == "DNS" and key[3:].isdigit() and value],
+        mac=_mac(values.get("HWADDR")) or _mac(values.get("LLADDR")) or _mac(values.get("MACADDR")),
+        type=kind or values.get("TYPE", "").lower() or None,
+        members=bond or bridge or vlan,
+    )
+
+
+def _prefix_of(mask: str) -> str | None:
+    """``24`` of ``255.255.255.0``."""
+    parts = mask.split(".")
+    if len(parts) != 4 or not all(part.isdecimal() and len(part) < 4 for part in parts):
+        return None
+    bits = "".join(f"{int(part):08b}" for part in parts)
+    return str(bits.count("1")) if len(bits) == 32 and "01" not in bits else None

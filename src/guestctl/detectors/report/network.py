@@ -14,3 +14,6 @@ class NetworkInterface(msgspec.Struct, frozen=True):
     gateway: str | None
     source: str
     dns: list[str] = []
+    mac: str | None = None  # that it is found by, or is given
+    type: str | None = None  # "ethernet", "bond", "bridge", "vlan", "wifi", where a file says so
+    members: list[str] = []  # what a bond or bridge is made of, what a VLAN lies on
