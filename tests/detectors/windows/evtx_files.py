@@ -8,6 +8,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 _EPOCH_TICKS = 116_444_736_000_000_000
+_SPLIT = 64  # bytes of a record that lie before the end of a file
 _GUID = bytes(range(16))
 STRING, U8, U16, U64, FILETIME, STRINGS = 0x01, 0x04, 0x06, 0x0A, 0x11, 0x81
 
@@ -155,3 +156,44 @@ def make_log(*chunks: Sequence[Record], dirty: bool = False) -> bytes:
     count = len(chunks)
     head = struct.pack("<8sQQQIHHHH", b"ElfFile\0", 0, count - 1, number, 128, 1, 3, 4096, count).ljust(120, b"\0")
     return (head + struct.pack("<II", int(dirty), crc32(head))).ljust(4096, b"\0") + made
+
+
+def make_old_log(records: Sequence[Record], *, start: int = 0, dirty: bool = False) -> bytes:
+    """A log of Windows XP; with `start` its oldest record is there, and goes on at the beginning of the file."""
+    made = []
+    for record in records:
+        names = f"{record.provider}\0XP-GUEST\0".encode("utf-16-le")
+        texts = [one if isinstance(one, str) else one[1] for one in record.data]
+        strings = "".join(f"{text}\0" for text in texts).encode("utf-16-le")
+        length = 56 + len(names) + len(strings) + 4
+        padding = -length % 4
+        kind = {2: 1, 3: 2, 4: 4}[record.level]
+        numbers = (record.id, record.seconds, record.seconds, 0x80000000 | record.event_id, kind, len(texts), 0, 0, 0)
+        head = struct.pack("<I4sIIIIHHHHI", length + padding, b"LfLe", *numbers)
+        head += struct.pack("<IIIII", 56 + len(names), 0, 56 + len(names), 0, 56 + len(names) + len(strings))
+        made.append(head + names + strings + bytes(padding) + struct.pack("<I", length + padding))
+    body = b"".join(made)
+    first, last = (start or 48), 48 + len(body)
+    if start:
+        body = b"".join((made[0][_SPLIT:], *made[1:]))
+        last = 48 + len(body)
+    end = struct.pack(
+        "<IIIIIIIII", 40, *(0x11111111 * n for n in range(1, 5)), first, last, records[-1].id + 1, records[0].id
+    )
+    body += end + struct.pack("<I", 40)
+    if start:
+        body = body.ljust(start - 48, b"\0") + made[0][:_SPLIT]
+    size = 48 + len(body)
+    values = (
+        1,
+        1,
+        48 if dirty else first,
+        48 if dirty else last,
+        records[-1].id + 1,
+        records[0].id,
+        size,
+        int(dirty),
+        0,
+        48,
+    )
+    return struct.pack("<I4s10I", 48, b"LfLe", *values) + body

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import struct
 import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
 from zlib import crc32
 
 import pytest
 
+from conftest import Run
 from detectors.windows.conftest import system_of
-from detectors.windows.evtx_files import Record, make_log
+from detectors.windows.evtx_files import Record, make_log, make_old_log
 from guestctl.block import MemoryDevice
 from guestctl.core.errors import GuestctlError, InvalidFormat, UnsupportedFeature
 from guestctl.detectors.views import view
 from guestctl.detectors.windows.binxml import value_text
+from guestctl.detectors.windows.evt import OldEventLog
 from guestctl.detectors.windows.evtx import Event, EventLog
 from guestctl.detectors.windows.journal import journal
 
@@ -44,6 +50,36 @@ def _read(log: bytes | bytearray) -> tuple[list[Event], list[GuestctlError]]:
 
 def test_as_evtx_dump_reads() -> None:
     assert _read(make_log(_RECORDS, [_LAST])) == (_DUMPED, [])
+
+
+_Exported = tuple[str, str, str, int, list[str]]  # time, computer, provider, event, strings
+
+
+def _exported(run: Run, tool: str, log: bytes, path: Path) -> list[_Exported]:
+    """What libevt's or libevtx's tool says of each event."""
+    path.write_bytes(log)
+    found = []
+    for block in run(tool, path).split("\n\n")[1:]:
+        facts = dict(re.findall(r"^([A-Z][a-z ]+?)\t+: (.*)$", block, re.MULTILINE))
+        if facts:
+            number = int(re.findall(r"\((\d+)\)", facts["Event identifier"])[0]) & 0xFFFF  # without the severity
+            moment = re.split(r"\.| UTC", facts["Written time"])[0]
+            strings = re.findall(r"^String: \d+\t+: (.*)$", block, re.MULTILINE)
+            found.append((moment, facts["Computer name"], facts["Source name"], number, strings))
+    return found
+
+
+def _as_exported(events: Iterable[Event]) -> list[_Exported]:
+    moments = [datetime.fromtimestamp(one.time_ns / 10**9, UTC) for one in events]
+    return [
+        (f"{moment:%b %d, %Y %H:%M:%S}", one.computer, one.provider, one.event_id or 0, [text for _, text in one.data])
+        for moment, one in zip(moments, events, strict=True)
+    ]
+
+
+def test_as_evtxexport_says(run: Run, tmp_path: Path) -> None:
+    log = make_log(_RECORDS, [_LAST])
+    assert _exported(run, "evtxexport", log, tmp_path / "a.evtx") == _as_exported(_read(log)[0])
 
 
 def test_a_full_log_goes_on_at_its_beginning() -> None:
@@ -168,3 +204,37 @@ def test_fragments_that_refer_to_the_same_template_again() -> None:
         log[data + number * 32 : data + number * 32 + 14] = struct.pack("<BBIII", 0x0C, 1, 1, definition, 0)
     events, (error,) = _read(_summed(log))
     assert events == [] and "more than 512 texts" in str(error)
+
+
+_OLD = [*_RECORDS[:2], Record(3, _START + 60, "Service Control Manager", 7000, 2, ["Spooler", "Ünï €"]), _LAST]
+
+
+@pytest.mark.parametrize("shape", [{}, {"start": 2000}, {"dirty": True}, {"start": 2000, "dirty": True}])
+def test_old_log(run: Run, tmp_path: Path, shape: dict[str, int]) -> None:
+    log = make_old_log(_OLD, **shape)  # type: ignore[arg-type]
+    opened = OldEventLog(MemoryDevice(log))
+    events = list(opened.events())
+    assert [(one.id, one.level) for one in events] == [(1, 4), (2, 4), (3, 2), (4, 4)] and not opened.errors
+    if shape.get("dirty"):
+        return  # evtexport goes by the header
+    assert _exported(run, "evtexport", log, tmp_path / "a.evt") == _as_exported(events)
+
+
+def test_journal_of_xp() -> None:
+    found = journal(system_of({"SysEvent.Evt": make_old_log(_OLD)}))
+    assert (len(found.boots), found.entries) == (1, 4)
+    assert [one.message for one in found.errors] == ["event 7000: Spooler, Ünï €"]
+
+
+def test_mutants_of_old_logs() -> None:
+    whole = make_old_log(_OLD, start=2000)
+    read = 0
+    for seed in range(3000):
+        chance, log = random.Random(seed), bytearray(whole)
+        for _ in range(chance.choice((1, 4, 16))):
+            log[chance.randrange(len(log))] = chance.choice((0, 0x27, 0xFF, chance.randrange(256)))
+        try:
+            read += len(list(OldEventLog(MemoryDevice(log)).events()))
+        except GuestctlError as error:
+            assert str(error)
+    assert read > 3000

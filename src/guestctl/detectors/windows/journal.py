@@ -11,10 +11,15 @@ from collections.abc import Iterator
 
 from guestctl.core.errors import GuestctlError
 from guestctl.detectors.report.journal import BootRecord, Journal, LogEntry
+from guestctl.detectors.windows.evt import OldEventLog
 from guestctl.detectors.windows.evtx import Event, EventLog
 from guestctl.detectors.windows.system import WindowsSystem
 
-_LOGS = ("System", "Application")
+# log -> its file, and that of Windows NT 4 to 2003, below the system root
+_LOGS = {
+    "System": ("System32/winevt/Logs/System.evtx", "system32/config/SysEvent.Evt"),
+    "Application": ("System32/winevt/Logs/Application.evtx", "system32/config/AppEvent.Evt"),
+}
 _MAX_ERRORS = 100
 _MAX_BOOTS = 100
 _KERNEL, _EVENT_LOG = "Microsoft-Windows-Kernel-General", "EventLog"
@@ -24,12 +29,12 @@ _PRIORITIES = {_CRITICAL: 2, _ERROR: 3}  # of syslog
 
 
 def journal(system: WindowsSystem) -> Journal:
-    """What the logs of Windows Vista and later say; damage in them is a warning."""
+    """What the logs say; damage in them is a warning."""
     found = Journal()
     errors: deque[LogEntry] = deque(maxlen=_MAX_ERRORS * len(_LOGS))
-    for name in _LOGS:
-        path = f"{system.root}/System32/winevt/Logs/{name}.evtx"
-        if not system.tree.is_file(path):
+    for name, files in _LOGS.items():
+        path = next((path for file in files if system.tree.is_file(path := f"{system.root}/{file}")), None)
+        if path is None:
             continue
         boots = _Boots()
         kept: deque[LogEntry] = deque(maxlen=_MAX_ERRORS)
@@ -47,7 +52,7 @@ def journal(system: WindowsSystem) -> Journal:
 
 def _events(system: WindowsSystem, path: str) -> Iterator[Event]:
     try:
-        log = EventLog(system.tree.device(path))
+        log = (OldEventLog if path.endswith(".Evt") else EventLog)(system.tree.device(path))
         yield from log.events()
     except (GuestctlError, OSError) as error:
         system.warnings.append(f"{path}: {error}")
