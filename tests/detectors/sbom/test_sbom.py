@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
+import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from cyclonedx.schema import SchemaVersion
@@ -109,6 +112,25 @@ def test_an_unknown_root(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="1"):
         main(["sbom", str(IMAGE), "--root", "/dev/sdz9"])
     assert "/dev/sdz9" in capsys.readouterr().err
+
+
+def test_windows_as_virt_inspector_says(
+    run: Run, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("needs root")
+    for tool in ("mkntfs", "ntfs-3g", "hivexregedit", "sfdisk"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"needs {tool}")
+    root = Path(__file__).parents[3]
+    data, image = root / "tests" / "data" / "windows", tmp_path / "windows.raw"
+    run(root / "tools" / "make-windows-image", shared / "registry" / "hivex-minimal", data, image)
+    said = ElementTree.parse(data / "virt-inspector.xml").iter("application")
+    expected = {(one.findtext("display_name"), one.findtext("version") or "") for one in said}
+    with pytest.raises(SystemExit, match="0"):
+        main(["sbom", str(image)])
+    document = check_cyclonedx(capsys.readouterr().out)
+    assert {(one["name"], one.get("version", "")) for one in document["components"]} == expected
 
 
 @pytest.mark.parametrize(

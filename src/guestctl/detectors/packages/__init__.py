@@ -142,8 +142,10 @@ def owners(system: System, path: str) -> Iterator[Package]:
     directory, _, name = path.rpartition("/")
     real = tree.realpath(directory or "/")
     for package, contents in _all_installed(system):
-        for file in contents:
-            parent, _, last = file.path.rpartition("/")
-            if last == name and (parent == directory or (tree.is_dir(parent or "/") and tree.realpath(parent) == real)):
-                yield package
-                break
+        try:
+            parents = {parent for parent, _, last in (file.path.rpartition("/") for file in contents) if last == name}
+        except GuestctlError as error:
+            system.warnings.append(f"{package.name}: {error}")
+            continue
+        if any(parent == directory or (tree.is_dir(parent) and tree.realpath(parent) == real) for parent in parents):
+            yield package

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from guestctl.detectors.files import Tree, list_directory, read_config
 from guestctl.detectors.report.packages import Package, PackageFile
 
-SYSTEM = "/var/lib/flatpak"
+_SYSTEM = "/var/lib/flatpak"
 _OF_USERS = ".local/share/flatpak"
 _METADATA = ("metainfo/{}.metainfo.xml", "metainfo/{}.appdata.xml", "appdata/{}.appdata.xml")
 _RELEASE = re.compile(r"<release\b[^>]*?\bversion=[\"']([^\"'<>]*)[\"']")
@@ -20,7 +20,7 @@ _LICENSE = re.compile(r"<project_license>([^<]*)</project_license>")
 def installed(tree: Tree) -> Iterator[tuple[Package, Iterable[PackageFile]]]:
     """Applications and runtimes that are deployed."""
     homes = [f"/home/{name}" for name in list_directory(tree, "/home")] + ["/root"]
-    for root in (SYSTEM, *(f"{home}/{_OF_USERS}" for home in homes)):
+    for root in (_SYSTEM, *(f"{home}/{_OF_USERS}" for home in homes)):
         for kind in ("app", "runtime"):
             for name in list_directory(tree, f"{root}/{kind}"):
                 for arch in list_directory(tree, f"{root}/{kind}/{name}"):

@@ -12,7 +12,7 @@ from guestctl.detectors.files import Tree
 from guestctl.detectors.packages.sqlite import rows
 from guestctl.detectors.report.packages import Package, PackageFile
 
-PATH = "/var/db/pkg/local.sqlite"
+_PATH = "/var/db/pkg/local.sqlite"
 _MAX_DATABASE_BYTES = 1 << 30
 _PACKAGES = "SELECT id, origin, name, version, comment, desc, arch, maintainer, www, flatsize, time FROM packages"
 _LICENSES = "SELECT package_id, license FROM pkg_licenses, licenses WHERE license_id = licenses.id"
@@ -21,7 +21,7 @@ _FILES = "SELECT package_id, path, sha256 FROM files"
 
 def installed(tree: Tree) -> Iterator[tuple[Package, Iterable[PackageFile]]]:
     """Installed packages with their files."""
-    database = _Database(tree.read_bytes(PATH, limit=_MAX_DATABASE_BYTES))
+    database = _Database(tree.read_bytes(_PATH, limit=_MAX_DATABASE_BYTES))
     licenses = defaultdict(list)
     for number, license in rows(database.data, _LICENSES):
         licenses[number].append(str(license))

@@ -9,12 +9,12 @@ from guestctl.core.errors import InvalidFormat
 from guestctl.detectors.files import Tree, list_directory, read_config
 from guestctl.detectors.report.packages import Package, PackageFile
 
-CELLARS = ("/home/linuxbrew/.linuxbrew/Cellar", "/opt/homebrew/Cellar", "/usr/local/Cellar")
+_CELLARS = ("/home/linuxbrew/.linuxbrew/Cellar", "/opt/homebrew/Cellar", "/usr/local/Cellar")
 
 
 def installed(tree: Tree) -> Iterator[tuple[Package, Iterable[PackageFile]]]:
     """Installed kegs; of a formula there may be several versions."""
-    for cellar in CELLARS:
+    for cellar in _CELLARS:
         for name in list_directory(tree, cellar):
             for version in list_directory(tree, f"{cellar}/{name}"):
                 path = f"{cellar}/{name}/{version}"

@@ -9,14 +9,14 @@ from guestctl.detectors.files import Tree
 from guestctl.detectors.packages.sqlite import rows
 from guestctl.detectors.report.packages import Package, PackageFile
 
-PATH = "/opt/local/var/macports/registry/registry.db"
+_PATH = "/opt/local/var/macports/registry/registry.db"
 _MAX_DATABASE_BYTES = 1 << 30
 _PORTS = "SELECT id, name, version, revision, archs, date FROM ports WHERE state = 'installed' ORDER BY name"
 
 
 def installed(tree: Tree) -> Iterator[tuple[Package, Iterable[PackageFile]]]:
     """Active ports with their files."""
-    database = tree.read_bytes(PATH, limit=_MAX_DATABASE_BYTES)
+    database = tree.read_bytes(_PATH, limit=_MAX_DATABASE_BYTES)
     for number, name, version, revision, archs, date in rows(database, _PORTS):
         package = Package(
             manager="macports",

@@ -10,13 +10,13 @@ from guestctl.detectors.files import Tree, read_config
 from guestctl.detectors.packages.dpkg import parse_status
 from guestctl.detectors.report.packages import Package, PackageFile
 
-DATABASES = ("/usr/lib/opkg", "/var/lib/opkg")
+_DATABASES = ("/usr/lib/opkg", "/var/lib/opkg")
 _MAX_BYTES = 64 << 20
 
 
 def installed(tree: Tree) -> Iterator[tuple[Package, Iterable[PackageFile]]]:
     """Every package that opkg knows something of, with its files."""
-    for database in DATABASES:
+    for database in _DATABASES:
         for package, _ in parse_status(read_config(tree, f"{database}/status", limit=_MAX_BYTES) or ""):
             if package.status != "not-installed":
                 yield (

@@ -11,7 +11,7 @@ from guestctl.detectors.files import Tree
 from guestctl.detectors.report.packages import Package, PackageFile
 from guestctl.disk.filesystem import FileSystem
 
-STATE = "/var/lib/snapd/state.json"
+_STATE = "/var/lib/snapd/state.json"
 _IMAGES = "/var/lib/snapd/snaps"
 _MAX_STATE_BYTES = 64 << 20
 _MAX_YAML_BYTES = 1 << 20
@@ -20,11 +20,11 @@ _MAX_YAML_BYTES = 1 << 20
 def installed(tree: Tree) -> Iterator[tuple[Package, Iterable[PackageFile]]]:
     """The snaps of which a revision is current. A damaged one raises after the others."""
     try:
-        state = json.loads(tree.read_bytes(STATE, limit=_MAX_STATE_BYTES))
+        state = json.loads(tree.read_bytes(_STATE, limit=_MAX_STATE_BYTES))
         snaps = state.get("data", {}).get("snaps", {})
         current = {str(name): (str(snap["current"]), str(snap.get("channel", ""))) for name, snap in snaps.items()}
     except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
-        raise InvalidFormat(f"{STATE}: {error!r}", structure="snapd state", offset=0) from None
+        raise InvalidFormat(f"{_STATE}: {error!r}", structure="snapd state", offset=0) from None
     failure: Exception | None = None
     for name, (revision, channel) in sorted(current.items()):
         path = f"{_IMAGES}/{name}_{revision}.snap"

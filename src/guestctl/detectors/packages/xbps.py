@@ -9,14 +9,14 @@ from guestctl.core.errors import InvalidFormat
 from guestctl.detectors.files import Tree
 from guestctl.detectors.report.packages import Package, PackageFile
 
-PATH = "/var/db/xbps/pkgdb-0.38.plist"
+_PATH = "/var/db/xbps/pkgdb-0.38.plist"
 _MAX_DATABASE_BYTES = 128 << 20
 
 
 def installed(tree: Tree) -> Iterator[tuple[Package, Iterable[PackageFile]]]:
     """Installed packages."""
-    if tree.is_file(PATH):
-        for package in parse_database(tree.read_bytes(PATH, limit=_MAX_DATABASE_BYTES)):
+    if tree.is_file(_PATH):
+        for package in parse_database(tree.read_bytes(_PATH, limit=_MAX_DATABASE_BYTES)):
             yield package, ()
 
 

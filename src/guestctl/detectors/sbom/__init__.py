@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 
-from guestctl.core.errors import UnsupportedFeature
+from guestctl.core.types import GuestType
 from guestctl.detectors.inspection import inspect
 from guestctl.detectors.packages import packages
 from guestctl.detectors.report import Guest
@@ -51,12 +52,7 @@ def take_inventory(system: System, *, languages: bool = True) -> Inventory:
     """What `system` is made of; `languages` also the packages of languages, for which its tree is walked."""
     report = inspect(system.machine, with_applications=False)
     guest = next(guest for guest in report.guests if guest.root == system.guest.root)
-    try:
-        found = packages(system)
-    except UnsupportedFeature as error:
-        system.warnings.append(str(error))
-        found = []
-    found = [_with_licenses(system, package) for package in found]
+    found = [_with_licenses(system, package) for package in (*packages(system), *_programs(system))]
     if languages:
         found += language_packages(system)
     distribution = Distribution.of(system.tree, guest)
@@ -79,6 +75,17 @@ def take_inventory(system: System, *, languages: bool = True) -> Inventory:
         else datetime.now(UTC).replace(microsecond=0),
         reproducible=epoch.isdecimal(),
     )
+
+
+def _programs(system: System) -> Iterator[Package]:
+    """What Windows lists to be uninstalled."""
+    if system.guest.type is GuestType.WINDOWS:
+        from guestctl.detectors.windows import WindowsSystem, detect_applications
+
+        for one in detect_applications(cast(WindowsSystem, system)):
+            yield Package(
+                manager="windows", name=one.display_name, version=one.version, publisher=one.publisher, url=one.url
+            )
 
 
 def _with_licenses(system: System, package: Package) -> Package:
