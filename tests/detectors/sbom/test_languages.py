@@ -204,6 +204,22 @@ def test_damage_is_a_warning_and_the_rest_is_found() -> None:
     ]  # fmt: skip
 
 
+def test_a_damaged_inode_costs_no_other_file() -> None:
+    class Files(MemoryFileSystem):
+        def node_entries(self, node: str) -> list[tuple[str, str, int]]:
+            return [("bad", "/bad", stat.S_IFREG), ("good", "/good", stat.S_IFREG)]
+
+        def node_stat(self, node: str) -> PlainStat:
+            if node == "/bad":
+                raise InvalidFormat("damaged", structure="inode", offset=0)
+            return super().node_stat(node)
+
+    tree = Files({"/bad": "", "/good": _go_program("linux-amd64")})
+    system = cast(System, SimpleNamespace(tree=tree, warnings=[]))
+    assert len(language_packages(system)) == 4
+    assert system.warnings == ["/bad: inode at offset 0x0: damaged"]
+
+
 def _go_program(platform: str) -> bytes:
     return lzma.decompress((GO / f"{platform}.xz").read_bytes())
 

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from guestctl.core.errors import GuestctlError
+from guestctl.detectors.files import Tree
 from guestctl.detectors.report.packages import Package
 from guestctl.detectors.system import System
 from guestctl.disk.stat import FileStat
@@ -71,24 +72,33 @@ def _candidates(system: System, warnings: list[str]) -> Iterator[tuple[str, str]
     seen = {tree.root}
     while pending:
         directory, node, depth = pending.pop()
-        try:
-            for name, child, kind in tree.node_entries(node):
-                path = f"{directory}/{name}"
+        for name, child, kind in _entries(tree, directory, node, warnings):
+            path = f"{directory}/{name}"
+            try:
                 kind = kind or stat.S_IFMT(tree.node_stat(child).st_mode)
-                if kind not in (stat.S_IFDIR, stat.S_IFREG):
-                    continue
-                if name.endswith(_ENDINGS) and _CANDIDATE.search(path):
-                    yield next(room for pattern, room in _ROOMS if pattern.search(path)), path
-                elif kind == stat.S_IFREG:
-                    if not _NO_PROGRAM.search(name) and _may_be_program(tree.node_stat(child)):
-                        yield "executable", path
-                elif path in _CONTAINERS:
-                    warnings.append(f"{path}: what containers have is not listed")
-                elif path not in _NOT_WALKED and child not in seen and depth < _MAX_DEPTH:
-                    seen.add(child)
-                    pending.append((path, child, depth + 1))
-        except (GuestctlError, OSError) as error:
-            warnings.append(f"{directory or '/'}: {error}")
+                program = (
+                    kind == stat.S_IFREG and not _NO_PROGRAM.search(name) and _may_be_program(tree.node_stat(child))
+                )
+            except (GuestctlError, OSError) as error:
+                warnings.append(f"{path}: {error}")
+                continue
+            if kind in (stat.S_IFDIR, stat.S_IFREG) and name.endswith(_ENDINGS) and _CANDIDATE.search(path):
+                yield next(room for pattern, room in _ROOMS if pattern.search(path)), path
+            elif program:
+                yield "executable", path
+            elif path in _CONTAINERS:
+                warnings.append(f"{path}: what containers have is not listed")
+            elif kind == stat.S_IFDIR and path not in _NOT_WALKED and child not in seen and depth < _MAX_DEPTH:
+                seen.add(child)
+                pending.append((path, child, depth + 1))
+
+
+def _entries(tree: Tree, path: str, node: Any, warnings: list[str]) -> Iterator[tuple[str, Any, int]]:
+    """The names in a directory; of a damaged one those before the damage."""
+    try:
+        yield from tree.node_entries(node)
+    except (GuestctlError, OSError) as error:
+        warnings.append(f"{path or '/'}: {error}")
 
 
 def _may_be_program(status: FileStat) -> bool:
