@@ -186,3 +186,10 @@ def test_damaged_bcd(load: Load) -> None:
     system = system_of({}, _Machine(whole[: place - 76] + b"xx" + whole[place - 74 :]))
     assert boot(system).entries == []
     assert [warning for warning in system.warnings if "/dev/sda1: boot configuration: key node" in warning]
+
+
+def test_a_damaged_hive_says_nothing_of_virtio(make_hive: MakeHive) -> None:
+    hive = make_hive('[ControlSet001\\Services\\disk]\n"Type"=dword:00000001\n[ControlSet001\\Services\\other]\n')
+    place = hive.index(b"other")
+    assert boot(system_of({"system": hive})).virtio is False
+    assert boot(system_of({"system": hive[: place - 76] + b"xx" + hive[place - 74 :]})).virtio is None

@@ -34,8 +34,8 @@ class Value(NamedTuple):
 
     @property
     def number(self) -> int:
-        """The data as an unsigned number: of four or eight bytes usually."""
-        return int.from_bytes(self.data, "big" if self.type == L.REG_DWORD_BIG_ENDIAN else "little")
+        """The data as an unsigned number, of eight bytes at most."""
+        return int.from_bytes(self.data[:8], "big" if self.type == L.REG_DWORD_BIG_ENDIAN else "little")
 
 
 class Key:

@@ -29,8 +29,6 @@ _BOOT_START, _DISABLED = 0, 4
 # driver -> PCI devices that it drives: transitional and modern, of virtio's vendor
 _VIRTIO = {"viostor": ("1001", "1042"), "vioscsi": ("1004", "1048")}
 _PCI_ID = re.compile(r"(?:pci[#\\])?ven_1af4&dev_([0-9a-f]{4})(?:&.*)?", re.IGNORECASE)
-
-
 _BINDING = {True: ", bound to its devices", False: ", bound to no device", None: ", no database of its devices"}
 
 
@@ -49,15 +47,19 @@ def boot(system: WindowsSystem) -> Boot:
     if system.tree.is_file("/ntldr"):
         loaders.append(BootLoader(name="ntldr", firmware="bios", path="/ntldr"))
     chosen = next((entry for entry in entries if entry.default), None)
-    keys = list(system.subkeys(system.control("Services")))
+    services = system.control("Services")
+    warnings = len(system.warnings)
+    keys = list(system.subkeys(services))
     drivers = {key.name.casefold(): _driver(system, key) for key in keys if _kind(key.name)}
+    whole = bool(keys) and len(system.warnings) == warnings
     bound = {name: _is_bound(system, name) for name in _VIRTIO if name in drivers}
+    virtio = _virtio(drivers, bound)
     return Boot(
         loaders=loaders,
         entries=entries,
         kernel=chosen.kernel if chosen else None,
         command_line=chosen.command_line if chosen else None,
-        virtio=_virtio(drivers, bound) if keys else None,
+        virtio=virtio if whole or virtio else None,  # in a damaged hive what is not found may have been there
         drivers=[
             BootDriver(
                 name=driver.name,

@@ -15,6 +15,7 @@ from zlib import crc32
 from guestctl.block import BlockDevice
 from guestctl.core.errors import GuestctlError, InvalidFormat, UnsupportedFeature
 from guestctl.detectors.windows.binxml import BinXml
+from guestctl.detectors.windows.filetime import filetime_ns
 
 _FILE_MAGIC = b"ElfFile\0"
 _FILE_HEADER = Struct("<8s24xIHHH")  # magic; bytes of the header, minor and major version, bytes of its block
@@ -31,7 +32,6 @@ _RECORD_MAGIC = b"**\0\0"
 _MAX_CHUNKS = 1 << 14  # 1 GiB
 _MAX_DATA = 64
 _MAX_ERRORS = 16  # in a chunk
-_EPOCH_TICKS = 116_444_736_000_000_000
 
 
 class Event(NamedTuple):
@@ -94,8 +94,11 @@ class EventLog:
             if magic != _RECORD_MAGIC or not _RECORD.size + 4 <= size <= free - at:
                 raise _bad(f"no record at {at:#x}", offset)
             try:
+                time_ns = filetime_ns(ticks)
+                if time_ns is None:
+                    raise _bad(f"a time of {ticks:#x}", offset + at)
                 texts = xml.texts(at + _RECORD.size, at + size - 4)
-                yield _event(record_id, (ticks - _EPOCH_TICKS) * 100, texts)
+                yield _event(record_id, time_ns, texts)
             except InvalidFormat as error:
                 self.errors.append(_bad(f"record {record_id}: {error}", offset))
                 if len(self.errors) - before > _MAX_ERRORS:

@@ -12,6 +12,7 @@ from struct import Struct, iter_unpack
 from guestctl.core.errors import InvalidFormat
 from guestctl.detectors.registry import Hive, Key
 from guestctl.detectors.report.users import Account
+from guestctl.detectors.windows.filetime import filetime_ns
 from guestctl.detectors.windows.system import WindowsSystem
 
 # Of F: last logon at 8, relative identifier, that of the primary group, USER_ACCOUNT codes at 48
@@ -24,8 +25,6 @@ _DOMAIN_ITEMS, _DOMAIN_SID = 4, 1
 _ALIAS_ITEMS, _ALIAS_NAME, _ALIAS_MEMBERS = 4, 1, 3
 _ALIAS_RID_BYTES = 4  # before the table of C
 _MAX_SUB_AUTHORITIES = 15
-_EPOCH_TICKS = 116_444_736_000_000_000
-_NEVER_TICKS = (0, (1 << 63) - 1)
 # The header of a hash alone, and with the hash: encrypted with RC4, and with AES since Windows 10 1607.
 _PASSWORDS = {4: "empty", 24: "empty", 20: "set", 56: "set"}
 
@@ -106,7 +105,7 @@ def _account(
         disabled=bool(flags & _DISABLED),
         flags=[name for bit, name in _FLAGS.items() if flags & bit],
         sid=sid,
-        last_login_ns=None if logon in _NEVER_TICKS else (logon - _EPOCH_TICKS) * 100,
+        last_login_ns=filetime_ns(logon),
         full_name=texts[3],
     )
 
