@@ -44,11 +44,18 @@ class Entry:
     def fields(self) -> list[Field]:
         """(name, value) of each field in the order of the file; one that is damaged is left out."""
         found = []
+        budget = MAX_BYTES
         for offset in self._items:
             try:
-                found.append(self.file.field(offset))
+                field = self.file.field(offset)
             except InvalidFormat as error:
                 self.file.damaged(error)
+                continue
+            budget -= len(field[1])
+            if budget < 0:
+                self.file.damaged(_invalid(f"an entry of more than {MAX_BYTES} bytes", offset))
+                break
+            found.append(field)
         return found
 
 
@@ -100,17 +107,26 @@ class JournalFile:
         return found
 
     def values(self, name: bytes) -> Iterator[tuple[bytes, bytes, int, int, int]]:
-        """(name, value, entry_offset, entry_array_offset, n_entries) of each value of a field."""
+        """(name, value, entry_offset, entry_array_offset, n_entries) of each short value of a field.
+
+        A value that is long or compressed is no unit, boot or priority, which is what is asked for.
+        """
         offset = self._head_data_offset(name)
+        # An entry takes 64 bytes, and may have one field some times.
+        budget = self._device.size // 8
         for _ in range(_MAX_FIELDS):
             if not offset:
                 return
             try:
                 head = self._object(offset, layout.OBJECT_DATA, self._payload, self._payload)
+                _, flags, length = layout.OBJECT.unpack_from(head)
                 _, _, following, first, chain, count = layout.DATA.unpack_from(head)
-                found, value = self.field(offset)
+                found, value = (b"", b"") if flags or length > _MAX_CACHED_BYTES else self.field(offset)
             except InvalidFormat as error:
                 return self.damaged(error)
+            budget -= count
+            if budget < 0:
+                return self.damaged(_invalid("more entries than the file has room for", offset))
             if found == name:
                 yield found, value, first, chain, count
             if following >= offset:
@@ -200,7 +216,8 @@ class JournalFile:
         for offset, _ in layout.HASH_ITEM.iter_unpack(table):
             while offset and seen < _MAX_FIELDS:
                 seen += 1
-                data = self._object(offset, layout.OBJECT_FIELD, layout.FIELD_PAYLOAD)
+                most = layout.FIELD_PAYLOAD + len(name) + 1
+                data = self._object(offset, layout.OBJECT_FIELD, layout.FIELD_PAYLOAD, most)
                 _, following, head = layout.FIELD.unpack_from(data)
                 if data[layout.FIELD_PAYLOAD :] == name:
                     return int(head)
