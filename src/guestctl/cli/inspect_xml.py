@@ -1,4 +1,9 @@
-"""The report as virt-inspector's XML (virt-inspector(1), virt-inspector.rng)."""
+"""The report as virt-inspector's XML (virt-inspector(1), virt-inspector.rng).
+
+The schema has lists of words, and a version for every guest: other words are left out, an unknown version is 0, as
+``guestfs_inspect_get_major_version`` has it. Where libguestfs takes things otherwise than guestctl's JSON does, this
+view follows libguestfs: the product name of Debian, and where the version of a Debian package ends.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,15 @@ import re
 from xml.etree import ElementTree
 
 from guestctl.detectors.report import Application, Filesystem, Guest, Report
+
+_DISTRIBUTIONS = (
+    "alpinelinux altlinux archlinux buildroot centos cirros coreos debian fedora freebsd freedos frugalware gentoo "
+    "kalilinux kylin linuxmint mageia mandriva meego msdos neokylin netbsd openbsd openmandriva opensuse oraclelinux "
+    "pardus pldlinux redhat-based rhel scientificlinux slackware sles suse-based ttylinux ubuntu voidlinux "
+    "windows"
+)
+_PACKAGE_FORMATS = "apk deb ebuild pacman pisi pkgsrc rpm xbps"
+_PACKAGE_MANAGEMENT = "apk apt dnf pacman pisi portage up2date urpmi xbps yum zypper"
 
 # XML 1.0 has no place for control characters and surrogates.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -27,15 +41,15 @@ def _guest(parent: ElementTree.Element, guest: Guest, filesystems: dict[str, Fil
         ("root", guest.root),
         ("name", guest.type),
         ("arch", guest.arch),
-        ("distro", guest.distro),
-        ("product_name", guest.product_name),
+        ("distro", _known(guest.distro, _DISTRIBUTIONS)),
+        ("product_name", _product_name(guest)),
         ("product_variant", guest.product_variant),
-        ("major_version", guest.major_version),
-        ("minor_version", guest.minor_version),
+        ("major_version", guest.major_version or 0),
+        ("minor_version", guest.minor_version or 0),
         ("windows_systemroot", guest.windows_systemroot),
         ("windows_current_control_set", guest.windows_current_control_set),
-        ("package_format", guest.package_format),
-        ("package_management", guest.package_management),
+        ("package_format", _known(guest.package_format, _PACKAGE_FORMATS)),
+        ("package_management", _known(guest.package_management, _PACKAGE_MANAGEMENT)),
         ("hostname", guest.hostname),
         ("osinfo", guest.osinfo),
     ):
@@ -58,17 +72,31 @@ def _guest(parent: ElementTree.Element, guest: Guest, filesystems: dict[str, Fil
     if guest.applications:
         applications = ElementTree.SubElement(element, "applications")
         for application in guest.applications:
-            _application(applications, application)
+            _application(applications, application, guest.package_format)
 
 
-def _application(parent: ElementTree.Element, application: Application) -> None:
+def _known(word: str | None, words: str) -> str | None:
+    return word if word in words.split() else None
+
+
+def _product_name(guest: Guest) -> str | None:
+    """Of Debian what /etc/debian_version says."""
+    if guest.distro == "debian" and guest.major_version is not None and guest.minor_version is not None:
+        return f"{guest.major_version}.{guest.minor_version}"
+    return guest.product_name
+
+
+def _application(parent: ElementTree.Element, application: Application, package_format: str | None) -> None:
+    version, release = application.version, application.release
+    if package_format == "deb" and release:
+        version, _, release = f"{version}-{release}".partition("-")
     element = ElementTree.SubElement(parent, "application")
     for tag, value in (
         ("name", application.name),
         ("display_name", application.display_name),
         ("epoch", application.epoch or None),
-        ("version", application.version),
-        ("release", application.release),
+        ("version", version),
+        ("release", release),
         ("arch", application.arch),
         ("install_path", application.install_path),
         ("publisher", application.publisher if application.display_name else None),

@@ -107,6 +107,7 @@ def _application(package: Package) -> Application:
         release=package.release,
         arch=package.arch,
         summary=package.summary,
+        description=package.description,
         url=package.url,
         publisher=package.publisher,
         source=package.source,
