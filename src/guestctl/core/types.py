@@ -26,6 +26,11 @@ class GuestType(StrEnum):
     FREEBSD = "freebsd"
     NETBSD = "netbsd"
     OPENBSD = "openbsd"
+    HURD = "hurd"
+    DOS = "dos"
+    MINIX = "minix"
+    DRAGONFLY = "dragonfly"  # this one and the next are not libguestfs's
+    SOLARIS = "solaris"
     UNKNOWN = "unknown"
 
 

@@ -25,7 +25,7 @@ class Partition:
     sector_size: int
     type: str  # GPT: the type GUID in lower case; MBR, BSD, Sun, SGI: the number as "0x83"
     type_name: str | None  # for known types, in words
-    name: str | None = None  # GPT, Apple, Amiga
+    name: str | None = None  # GPT, Apple, Amiga; of a disklabel the letter
     uuid: str | None = None  # PARTUUID, as the kernel and blkid print it
     bootable: bool = False  # MBR: active; GPT: legacy BIOS bootable attribute
     attributes: int = 0  # GPT attribute bits

@@ -40,7 +40,10 @@ def parse_crypttab(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _names_device(spec: str) -> bool:
-    return spec.startswith("/dev/") or spec.split("=")[0] in ("UUID", "LABEL", "PARTUUID", "PARTLABEL")
+    """NetBSD writes the name of a wedge as ``NAME=…``, OpenBSD the identifier of a disklabel and a letter."""
+    tag, equals, _ = spec.partition("=")
+    known = equals and tag in ("UUID", "LABEL", "PARTUUID", "PARTLABEL", "NAME")
+    return bool(known) or spec.startswith("/dev/") or re.fullmatch(r"[0-9a-f]{16}\.[a-p]", spec) is not None
 
 
 def unescape(field: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -16,14 +15,11 @@ from guestctl.disk.filesystem import FileSystem, Identity, Options, Subvolume, U
 from guestctl.disk.partition import Partition
 from guestctl.disk.reader import DiskReader
 from guestctl.disk.volumes.keys import Keys
+from guestctl.machine.assembly import Assembly
 from guestctl.machine.devices import Devices, Disk
-from guestctl.machine.fstab import FstabEntry, parse_crypttab, parse_fstab
-from guestctl.machine.tree import MountTree
+from guestctl.machine.roots import Root, find_root
 
 _SUBVOLUME_PREFIX = "btrfsvol:"
-_MAX_TABLE_BYTES = 1 << 20
-# Each line may mount the whole root once more, and a walk visits every mount.
-_MAX_FSTAB_ENTRIES = 1000
 
 
 class FoundFilesystem(NamedTuple):
@@ -42,6 +38,7 @@ class Guest:
     type: GuestType
     mountpoints: dict[str, str]  # path -> device
     tree: FileSystem[Any]
+    installer: bool = False  # a medium that one installs from, or a live system
 
 
 class Machine:
@@ -162,7 +159,7 @@ class Machine:
 
     def subvolumes(self, device: str) -> dict[str, Subvolume]:
         """The subvolumes of the filesystem on `device` but the default one, by the names that `filesystem` takes."""
-        filesystem = self._try_filesystem(device)
+        filesystem = self.try_filesystem(device)
         if filesystem is None:
             return {}
         try:
@@ -177,7 +174,7 @@ class Machine:
 
     def usage(self, device: str) -> Usage | None:
         """Bytes used on `device`, or None where its filesystem cannot be read."""
-        filesystem = self._try_filesystem(device)
+        filesystem = self.try_filesystem(device)
         if filesystem is None:
             return None
         try:
@@ -186,7 +183,8 @@ class Machine:
             self.warnings.append(f"{device}: {error}")
             return None
 
-    def _try_filesystem(self, device: str) -> FileSystem[Any] | None:
+    def try_filesystem(self, device: str) -> FileSystem[Any] | None:
+        """The filesystem on `device`, or None; why what is there cannot be read is a warning, once."""
         known_failure = device in self._failures
         try:
             return self.filesystem(device)
@@ -207,105 +205,52 @@ class Machine:
             identity = self.identity(device)
             if identity is not None and identity.usage in ("raid", "crypto"):
                 continue
-            filesystem = self._try_filesystem(device)
+            filesystem = self.try_filesystem(device)
             if filesystem is None or any(filesystem is one for one in seen):
                 continue
             seen.append(filesystem)
-            kind = self._root_type(device)
-            if kind is not None:
-                guests.append(self._assemble(device, kind))
-            guests += [self._assemble(name, kind) for name, kind in self._subvolume_roots(device)]
+            root = self._root(device)
+            if root is not None:
+                guests.append(self._assemble(device, root))
+            guests += [self._assemble(name, root) for name, root in self._subvolume_roots(device)]
         return guests
 
-    def _subvolume_roots(self, device: str) -> list[tuple[str, GuestType]]:
+    def _assemble(self, name: str, root: Root) -> Guest:
+        found = Assembly(self, name, root)
+        return Guest(name, root.type, found.mountpoints, found.tree, root.installer)
+
+    def _subvolume_roots(self, device: str) -> list[tuple[str, Root]]:
         """The roots among subvolumes; snapshots of a root, or what the default subvolume was taken from, are none."""
         subvolumes = self.subvolumes(device)
-        kinds = {name: kind for name in subvolumes if (kind := self._root_type(name)) is not None}
-        roots = {name: subvolumes[name] for name in kinds}
+        roots = {name: root for name in subvolumes if (root := self._root(name)) is not None}
         if not roots:
             return []
         filesystem = self.filesystem(device)
         default = next((one for one in filesystem.subvolumes() if one.id == filesystem.subvolume_id), None)
-        originals = {one.uuid for one in (*roots.values(), default) if one and one.uuid}
+        originals = {one.uuid for one in (*(subvolumes[name] for name in roots), default) if one and one.uuid}
         return [
-            (name, kinds[name])
-            for name, one in roots.items()
-            if one.parent_uuid not in originals and not (default and default.parent_uuid == one.uuid)
+            (name, root)
+            for name, root in roots.items()
+            if subvolumes[name].parent_uuid not in originals
+            and not (default and default.parent_uuid == subvolumes[name].uuid)
         ]
 
-    def _root_type(self, name: str) -> GuestType | None:
+    def _root(self, name: str) -> Root | None:
         """What has its root there, or None."""
-        filesystem = self._try_filesystem(name)
+        filesystem = self.try_filesystem(name)
         if filesystem is None:
             return None
         try:
-            if _is_linux_root(filesystem):
-                return GuestType.LINUX
-            return GuestType.WINDOWS if windows_root(filesystem) else None
+            root = find_root(filesystem)
+            if root is None and filesystem.is_dir("/ostree"):
+                from guestctl.machine.ostree import find_deployment
+
+                found = find_deployment(self, filesystem)
+                root = Root(GuestType.LINUX, path=found.path, boot=found.boot) if found else None
+            return root
         except (GuestctlError, OSError) as error:
             self.warnings.append(f"{name}: {error}")
             return None
-
-    def _assemble(self, root: str, kind: GuestType) -> Guest:
-        filesystem = self.filesystem(root)
-        if kind is not GuestType.LINUX:
-            return Guest(root, kind, {"/": root}, filesystem)
-        tree = MountTree(filesystem)
-        mountpoints = {"/": root}
-        unlocked = self._unlocked(root, filesystem)
-        for entry in self._fstab(root, filesystem):
-            device = unlocked.get(entry.spec) or self.find_device(entry.spec)
-            if device is None or entry.mountpoint == "/":
-                continue
-            device = self._mounted_subvolume(device, entry.options)
-            mounted = self._try_filesystem(device)
-            if mounted is None:
-                continue
-            try:
-                tree.mount(entry.mountpoint, mounted)
-            except (OSError, GuestctlError) as error:
-                self.warnings.append(f"{root}: cannot mount {device} on {entry.mountpoint}: {error}")
-            else:
-                mountpoints[entry.mountpoint] = device
-        return Guest(root, kind, mountpoints, tree if len(mountpoints) > 1 else filesystem)
-
-    def _mounted_subvolume(self, device: str, options: Sequence[str]) -> str:
-        """What the mount options ``subvol=`` and ``subvolid=`` choose on `device`."""
-        values = dict(option.partition("=")[::2] for option in options)
-        path, number = values.get("subvol", "").strip("/"), values.get("subvolid")
-        if path or number:
-            for name, one in self.subvolumes(device).items():
-                if one.path == path or (not path and str(one.id) == number):
-                    return name
-        return device
-
-    def _unlocked(self, root: str, filesystem: FileSystem[Any]) -> dict[str, str]:
-        """The names that ``/etc/crypttab`` gives to unlocked volumes."""
-        names = {}
-        for name, spec in parse_crypttab(self._table(root, filesystem, "/etc/crypttab")):
-            device = self.find_device(spec)
-            volume = next((one for one in self._devices.by_name if device and self.parents(one) == (device,)), None)
-            if volume is not None:
-                names[f"/dev/mapper/{name}"] = volume
-        return names
-
-    def _fstab(self, root: str, filesystem: FileSystem[Any]) -> list[FstabEntry]:
-        text = self._table(root, filesystem, "/etc/fstab")
-        entries = list(islice(parse_fstab(text), _MAX_FSTAB_ENTRIES + 1))
-        if len(entries) > _MAX_FSTAB_ENTRIES:
-            self.warnings.append(f"{root}: /etc/fstab: only the first {_MAX_FSTAB_ENTRIES} entries are mounted")
-            del entries[_MAX_FSTAB_ENTRIES:]
-        # Parents before children, whatever order the file has them in.
-        return sorted(entries, key=lambda entry: entry.mountpoint.count("/") if entry.mountpoint != "/" else 0)
-
-    def _table(self, root: str, filesystem: FileSystem[Any], path: str) -> str:
-        try:
-            return filesystem.read_text(path, limit=_MAX_TABLE_BYTES)
-        except (FileNotFoundError, NotADirectoryError):
-            return ""
-        except (OSError, GuestctlError) as error:
-            self.warnings.append(f"{root}: {path}: {error}")
-            return ""
 
     # The whole
 
@@ -346,22 +291,3 @@ class Machine:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _is_linux_root(filesystem: FileSystem[Any]) -> bool:
-    if not filesystem.is_dir("/etc"):
-        return False
-    if not (filesystem.is_dir("/bin") or filesystem.is_symlink("/bin") or filesystem.is_dir("/usr/bin")):
-        return False
-    return any(
-        filesystem.exists(path)
-        for path in ("/etc/fstab", "/etc/os-release", "/usr/lib/os-release", "/etc/passwd", "/etc/hosts")
-    )
-
-
-def windows_root(filesystem: FileSystem[Any]) -> str | None:
-    """The directory that holds Windows, in any of the names that it had; None where there is none."""
-    for name in ("Windows", "WINNT", "WIN32", "WIN"):
-        if filesystem.is_file(f"/{name}/system32/config/system") or filesystem.is_file(f"/{name}/system32/cmd.exe"):
-            return f"/{name}"
-    return None

@@ -15,9 +15,12 @@ _Node = tuple[int, Any]
 
 
 class MountTree(FileSystem[_Node]):
-    """A tree that crosses filesystems. Attributes such as ``type`` and ``uuid`` are the root filesystem's."""
+    """A tree that crosses filesystems. Attributes such as ``type`` and ``uuid`` are the root filesystem's.
 
-    def __init__(self, root: FileSystem[Any]) -> None:
+    ``top`` is the directory of the root filesystem that is the root of the tree.
+    """
+
+    def __init__(self, root: FileSystem[Any], top: StrPath = "/") -> None:
         self.type = root.type
         self.version = root.version
         self.label = root.label
@@ -25,21 +28,24 @@ class MountTree(FileSystem[_Node]):
         self.size = root.size
         self.block_size = root.block_size
         self.warnings = root.warnings
-        self.root = (0, root.root)
+        self.root = (0, root.resolve(top))
         self._filesystems = [root]
         self._mounts: dict[_Node, _Node] = {}
         self._covered: dict[_Node, set[str]] = {}  # directory -> names in it that are mount points
 
-    def mount(self, path: StrPath, filesystem: FileSystem[Any]) -> None:
-        """Put the root of `filesystem` in the place of the directory at `path`."""
+    def mount(self, path: StrPath, filesystem: FileSystem[Any], source: StrPath = "/") -> None:
+        """Put the directory `source` of `filesystem` in the place of the one at `path`."""
         trail = self._resolve(str(path), True)
         if len(trail) < 2:
             raise OSError(f"{path} is the root of the tree")
         name, node, mode = trail[-1]
         if not stat_module.S_ISDIR(mode):
             raise NotADirectoryError(f"{path} is not a directory")
+        source_node = filesystem.resolve(source)
+        if not filesystem.node_stat(source_node).is_dir():
+            raise NotADirectoryError(f"{source} is not a directory")
         self._filesystems.append(filesystem)
-        self._mounts[node] = (len(self._filesystems) - 1, filesystem.root)
+        self._mounts[node] = (len(self._filesystems) - 1, source_node)
         self._covered.setdefault(trail[-2][1], set()).add(name)
         self._names = None
 

@@ -21,7 +21,8 @@ _OFFSETS = (512, 64)
 _TAIL = Struct("<132x4sHH")
 _ENTRIES_OFFSET = 148
 _ENTRY = Struct("<II4xB3x")
-_MAX_PARTITIONS = 22  # OpenBSD has 16, NetBSD up to 22
+_LETTERS = "abcdefghijklmnopqrstuv"
+_MAX_PARTITIONS = len(_LETTERS)  # OpenBSD has 16, NetBSD up to 22
 _FREEBSD = ("0xa5", "516e7cb4-6ecf-11d6-8ff8-00022d09712b")
 _UNUSED, _WHOLE = 0, 2
 _TYPES = {
@@ -50,8 +51,12 @@ def parse(device: BlockDevice, sector_size: int) -> PartitionTable | None:
     entries = _read_label(device, warnings)
     if entries is None:
         return None
-    used = [entry for entry in entries if entry.type != _UNUSED and entry.size_sectors]
-    partitions = tuple(_partition(number, entry, sector_size) for number, entry in enumerate(used, 1))
+    used = [
+        (letter, one)
+        for letter, one in zip(_LETTERS, entries, strict=False)
+        if one.type != _UNUSED and one.size_sectors
+    ]
+    partitions = tuple(_partition(number, *one, sector_size) for number, one in enumerate(used, 1))
     return PartitionTable("bsd", sector_size, partitions, warnings=(*warnings, *past_the_end(partitions, device)))
 
 
@@ -65,16 +70,16 @@ def parse_nested(
     relative = outer.type in _FREEBSD and len(entries) > _WHOLE and not entries[_WHOLE].start_lba
     shift = outer.start_lba if relative else 0
     partitions: list[Partition] = []
-    for index, entry in enumerate(entries):
+    for letter, entry in zip(_LETTERS, entries, strict=False):
         start = entry.start_lba + shift
         whole = (start, entry.size_sectors) == (outer.start_lba, outer.size_sectors)
         if entry.type == _UNUSED or whole or not entry.size_sectors:
             continue
         if start < outer.start_lba or start + entry.size_sectors > outer.start_lba + outer.size_sectors:
-            warnings.append(f"partition {chr(97 + index)} of the disklabel lies outside of partition {outer.number}")
+            warnings.append(f"partition {letter} of the disklabel lies outside of partition {outer.number}")
             continue
         number = first_number + len(partitions)
-        partitions.append(_partition(number, entry._replace(start_lba=start), outer.sector_size))
+        partitions.append(_partition(number, letter, entry._replace(start_lba=start), outer.sector_size))
     return tuple(partitions)
 
 
@@ -97,7 +102,7 @@ def _read_label(device: BlockDevice, warnings: list[str]) -> list[_Entry] | None
     return None
 
 
-def _partition(number: int, entry: _Entry, sector_size: int) -> Partition:
+def _partition(number: int, letter: str, entry: _Entry, sector_size: int) -> Partition:
     return Partition(
         number=number,
         start_lba=entry.start_lba,
@@ -105,4 +110,5 @@ def _partition(number: int, entry: _Entry, sector_size: int) -> Partition:
         sector_size=sector_size,
         type=f"{entry.type:#04x}",
         type_name=_TYPES.get(entry.type),
+        name=letter,
     )
