@@ -1,0 +1,53 @@
+"""A whole disk over NBD: nbdcopy from guestctl's server, beside the same from qemu-nbd.
+
+usage: bench_nbd.py QCOW2
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from common import contest
+
+_COPIES = {
+    "nbdcopy": ("nbdcopy",),
+    "nbdcopy, one connection": ("nbdcopy", "--connections=1"),
+    "nbdcopy, holes read too": ("nbdcopy", "--no-extents"),
+}
+
+
+def start(argv: Sequence[str | Path], listening: Path) -> subprocess.Popen[bytes]:
+    server = subprocess.Popen(list(map(str, argv)), stdout=subprocess.DEVNULL)
+    while not listening.exists():
+        if server.poll() is not None:
+            sys.exit(f"{argv[0]} exited with {server.returncode}")
+        time.sleep(0.05)
+    return server
+
+
+image = Path(sys.argv[1])
+guestctl = Path(sys.executable).parent / "guestctl"
+with tempfile.TemporaryDirectory() as directory:
+    ours, theirs = Path(directory, "guestctl"), Path(directory, "qemu-nbd")
+    servers = [
+        start((guestctl, "serve", "nbd", "--socket", ours, image), ours),
+        start(("qemu-nbd", "--read-only", "--persistent", "--shared=8", "-f", "qcow2", "-k", theirs, image), theirs),
+    ]
+    try:
+        for title, copy in _COPIES.items():
+            contest(
+                f"{title} of {image.name} to null:",
+                {
+                    "guestctl serve nbd": (*copy, f"nbd+unix:///?socket={ours}", "null:"),
+                    "qemu-nbd": (*copy, f"nbd+unix:///?socket={theirs}", "null:"),
+                },
+            )
+    finally:
+        for server in servers:
+            server.terminate()
+            server.wait()

@@ -1,0 +1,241 @@
+"""The transmission phase of one connection: requests in, replies out, as they are ready.
+
+A few threads share the connection. One at a time receives a request, one at a time sends; reading
+the device lies between. As many requests as there are threads are in flight, the rest waits in the
+socket: a client that does not take its replies stops its own connection, with bounded memory.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from guestctl.block.device import BlockDevice, Buffer
+from guestctl.core.errors import GuestctlError
+from guestctl.disk.nbd import layout
+from guestctl.disk.nbd.negotiation import BASE_ALLOCATION_ID, Negotiation
+
+_WORKERS = 4
+# What is read at once; with the workers, what a client that does not take its replies can hold in memory.
+_PIECE_BYTES = 1 << 20
+# More parts than that cost less when they are joined, and the kernel takes 1024 at most.
+_MAX_PARTS = 64
+_MAX_DESCRIPTORS = 16 << 10
+_WRITE_COMMANDS = {layout.CMD_WRITE, layout.CMD_TRIM, layout.CMD_WRITE_ZEROES, layout.CMD_RESIZE}
+
+
+class _Failed(Exception):
+    """A request that is answered with an error, ``number``."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class Transmission:
+    """Serves `device` to the client on `connection`, a blocking socket, as was negotiated."""
+
+    def __init__(self, device: BlockDevice, connection: socket.socket, agreed: Negotiation) -> None:
+        self._device = device
+        self._socket = connection
+        self._structured = agreed.structured
+        self._allocation = agreed.allocation
+        self._stream = connection.makefile("rb")
+        self._receiving = threading.Lock()
+        self._sending = threading.Lock()
+        self._ending = False
+        # Two threads may not use one TLS connection at the same time.
+        self._secure = isinstance(connection, ssl.SSLSocket)
+        self._handlers: dict[int, tuple[Callable[[int, int, int, int], None], int]] = {
+            layout.CMD_READ: (self._read, layout.CMD_FLAG_DF if self._structured else 0),
+            layout.CMD_CACHE: (self._cache, 0),
+        }
+        if self._allocation:
+            self._handlers[layout.CMD_BLOCK_STATUS] = (self._block_status, layout.CMD_FLAG_REQ_ONE)
+
+    def run(self) -> None:
+        """Serve until the client leaves or `finish` was called."""
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(0 if self._secure else _WORKERS - 1)]
+        for thread in threads:
+            thread.start()
+        self._work()
+        for thread in threads:
+            thread.join()
+        self._stream.close()
+
+    def finish(self) -> None:
+        """Take no further request."""
+        self._ending = True
+
+    def _work(self) -> None:
+        with suppress(OSError):  # the client has vanished
+            try:
+                while request := self._receive():
+                    self._answer(*request)
+            except BaseException:
+                # SSLSocket.shutdown would go on in the clear.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+                raise
+
+    # Requests
+
+    def _receive(self) -> tuple[int, int, int, int, int] | None:
+        """Flags, type, cookie, offset and length of the next request; None where there is none."""
+        with self._receiving:
+            if self._ending:
+                return None
+            header = self._stream.read(layout.REQUEST.size)
+            if len(header) == layout.REQUEST.size:
+                magic, flags, command, cookie, offset, length = layout.REQUEST.unpack(header)
+                known = magic == layout.REQUEST_MAGIC and command != layout.CMD_DISC
+                if known and (command != layout.CMD_WRITE or self._discard(length)):
+                    return flags, command, cookie, offset, length
+            self._ending = True
+            return None
+
+    def _discard(self, length: int) -> bool:
+        """Pass over the data of a write."""
+        if length > layout.MAX_REQUEST_BYTES:
+            return False
+        while length:
+            data = self._stream.read1(length)
+            if not data:
+                return False
+            length -= len(data)
+        return True
+
+    def _answer(self, flags: int, command: int, cookie: int, offset: int, length: int) -> None:
+        try:
+            if command in _WRITE_COMMANDS:
+                raise _Failed(layout.EPERM, "the export is read-only")
+            handler, known_flags = self._handlers.get(command, (None, 0))
+            if handler is None:
+                raise _Failed(layout.EINVAL, "unknown command")
+            if flags & ~known_flags:
+                raise _Failed(layout.EINVAL, "unknown command flag")
+            if not length or offset + length > self._device.size:
+                raise _Failed(layout.EINVAL, "the range does not lie in the export")
+            handler(flags, cookie, offset, length)
+        except _Failed as error:
+            self._fail(command, cookie, error)
+
+    def _fail(self, command: int, cookie: int, error: _Failed) -> None:
+        if not self._structured or command not in (layout.CMD_READ, layout.CMD_BLOCK_STATUS):
+            self._send([layout.SIMPLE_REPLY.pack(layout.SIMPLE_REPLY_MAGIC, error.number, cookie)])
+            return
+        message = str(error).encode("utf-8", "replace")[:4096]
+        fields = (layout.REPLY_FLAG_DONE, layout.REPLY_TYPE_ERROR, cookie, 6 + len(message), error.number, len(message))
+        self._send([layout.ERROR_CHUNK.pack(layout.STRUCTURED_REPLY_MAGIC, *fields), message])
+
+    # Commands
+
+    def _cache(self, flags: int, cookie: int, offset: int, length: int) -> None:
+        self._send([layout.SIMPLE_REPLY.pack(layout.SIMPLE_REPLY_MAGIC, 0, cookie)])
+
+    def _block_status(self, flags: int, cookie: int, offset: int, length: int) -> None:
+        limit = 1 if flags & layout.CMD_FLAG_REQ_ONE else _MAX_DESCRIPTORS
+        try:
+            states = self._states(offset, length, limit)
+        except (GuestctlError, OSError) as error:
+            raise _Failed(layout.EIO, str(error)) from error
+        payload = layout.UINT32.pack(BASE_ALLOCATION_ID)
+        payload += b"".join(layout.STATUS_DESCRIPTOR.pack(*state) for state in states)
+        fields = (layout.REPLY_FLAG_DONE, layout.REPLY_TYPE_BLOCK_STATUS, cookie, len(payload))
+        self._send([layout.REPLY_CHUNK.pack(layout.STRUCTURED_REPLY_MAGIC, *fields), payload])
+
+    def _states(self, offset: int, length: int, limit: int) -> list[list[int]]:
+        """Lengths and flags, neighbours that are alike as one."""
+        states: list[list[int]] = []
+        for run in self._device.runs(offset, length):
+            flags = layout.STATE_HOLE | layout.STATE_ZERO if run.source is None else 0
+            if states and states[-1][1] == flags:
+                states[-1][0] += run.length
+            elif len(states) == limit:
+                break
+            else:
+                states.append([run.length, flags])
+        return states
+
+    def _read(self, flags: int, cookie: int, offset: int, length: int) -> None:
+        if length > layout.MAX_REQUEST_BYTES:
+            raise _Failed(layout.EINVAL, "more than 32 MiB asked for")
+        if not self._structured:
+            self._read_simple(cookie, offset, length)
+        elif flags & layout.CMD_FLAG_DF:
+            if length > _PIECE_BYTES:
+                raise _Failed(layout.EOVERFLOW, "more than 1 MiB asked for in one piece")
+            data = self._load(offset, length)
+            self._send([_data_chunk(layout.REPLY_FLAG_DONE, cookie, offset, length), *data])
+        else:
+            for start in range(offset, offset + length, _PIECE_BYTES):
+                part = min(_PIECE_BYTES, offset + length - start)
+                done = layout.REPLY_FLAG_DONE if start + part == offset + length else 0
+                self._send(self._chunks(done, cookie, start, part))
+
+    def _load(self, offset: int, length: int) -> list[Buffer]:
+        try:
+            return list(self._device.buffers(offset, length))
+        except (GuestctlError, OSError) as error:
+            raise _Failed(layout.EIO, str(error)) from error
+
+    def _chunks(self, done: int, cookie: int, offset: int, length: int) -> list[Buffer]:
+        """A range as chunks of data and of holes, the last one with the flags `done`."""
+        parts: list[Buffer] = []
+        end = offset + length
+        try:
+            for run, buffer in self._device.chunks(offset, length):
+                flags = done if run.offset + len(buffer) == end else 0
+                if run.source is not None:
+                    parts += (_data_chunk(flags, cookie, run.offset, len(buffer)), buffer)
+                else:
+                    fields = (flags, layout.REPLY_TYPE_OFFSET_HOLE, cookie, 12, run.offset, len(buffer))
+                    parts.append(layout.OFFSET_HOLE_CHUNK.pack(layout.STRUCTURED_REPLY_MAGIC, *fields))
+        except (GuestctlError, OSError) as error:
+            raise _Failed(layout.EIO, str(error)) from error
+        return parts
+
+    def _read_simple(self, cookie: int, offset: int, length: int) -> None:
+        header = layout.SIMPLE_REPLY.pack(layout.SIMPLE_REPLY_MAGIC, 0, cookie)
+        if length <= _PIECE_BYTES:
+            self._send([header, *self._load(offset, length)])
+            return
+        # The header says that all of it can be read: see whether it can, without keeping it.
+        pieces = [
+            (start, min(_PIECE_BYTES, offset + length - start))
+            for start in range(offset, offset + length, _PIECE_BYTES)
+        ]
+        for piece in pieces:
+            self._load(*piece)
+        with self._sending:
+            self._socket.sendall(header)
+            for piece in pieces:
+                try:
+                    parts = self._load(*piece)
+                except _Failed as error:
+                    raise ConnectionAbortedError(str(error)) from error
+                for part in parts:
+                    self._socket.sendall(part)
+
+    # Replies
+
+    def _send(self, parts: list[Buffer]) -> None:
+        if len(parts) > _MAX_PARTS:
+            parts = [b"".join(parts)]
+        with self._sending:
+            if self._secure or not hasattr(self._socket, "sendmsg"):
+                for part in parts:
+                    self._socket.sendall(part)
+                return
+            sent = self._socket.sendmsg(parts)
+            for part in parts:
+                if sent < len(part):
+                    self._socket.sendall(memoryview(part)[sent:])
+                sent = max(0, sent - len(part))
+
+
+def _data_chunk(flags: int, cookie: int, offset: int, length: int) -> bytes:
+    fields = (flags, layout.REPLY_TYPE_OFFSET_DATA, cookie, 8 + length, offset)
+    return layout.OFFSET_DATA_CHUNK.pack(layout.STRUCTURED_REPLY_MAGIC, *fields)
