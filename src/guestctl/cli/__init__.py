@@ -22,6 +22,7 @@ COMMANDS = {
     "convert": ("convert", "Convert a disk image into another format."),
     "partitions": ("partitions", "List the partitions of a disk."),
     "filesystems": ("filesystems", "List filesystems and other content of devices."),
+    "diff": ("diff", "Show what differs between two guests."),
     "df": ("df", "Show how full the filesystems are."),
     "ls": ("ls", "List a directory of the guest."),
     "cat": ("cat", "Print files of the guest."),

@@ -74,7 +74,7 @@ def _status(entry: MapEntry) -> tuple[bool, bool, bool, bool]:
 
 def _mismatch(left: BlockDevice, right: BlockDevice, size: int) -> int | None:
     """The first sector before `size` that differs; what is a hole on both sides is not read."""
-    for in_left, in_right in _common(left, right, size):
+    for in_left, in_right in common_runs(left, right, size):
         if in_left.source is None and in_right.source is None:
             continue
         for start in range(0, in_left.length, CHUNK_BYTES):
@@ -95,7 +95,7 @@ def _first_data(device: BlockDevice, offset: int, length: int) -> int | None:
     return None
 
 
-def _common(left: BlockDevice, right: BlockDevice, size: int) -> Iterator[tuple[Run, Run]]:
+def common_runs(left: BlockDevice, right: BlockDevice, size: int) -> Iterator[tuple[Run, Run]]:
     """The runs of both sides, cut so that they have the same bounds."""
     left_runs, right_runs = left.runs(0, size), right.runs(0, size)
     in_left, in_right = next(left_runs, None), next(right_runs, None)
