@@ -87,6 +87,10 @@ class FileDevice(BlockDevice):
             offset += done
             buffer = buffer[done:]
 
+    def fileno(self) -> int:
+        """The descriptor, for positional system calls."""
+        return self._fd
+
     def status(self) -> os.stat_result:
         """The file as it is on the host now."""
         return os.fstat(self._fd)

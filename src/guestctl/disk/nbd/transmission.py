@@ -7,22 +7,28 @@ socket: a client that does not take its replies stops its own connection, with b
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
 
-from guestctl.block.device import BlockDevice, Buffer
+from guestctl.block.device import BlockDevice, Buffer, Run
+from guestctl.block.file import FileDevice
 from guestctl.core.errors import GuestctlError
 from guestctl.disk.nbd import layout
 from guestctl.disk.nbd.negotiation import BASE_ALLOCATION_ID, Negotiation
 
-_WORKERS = 4
+_WORKERS = 2
 # What is read at once; with the workers, what a client that does not take its replies can hold in memory.
 _PIECE_BYTES = 1 << 20
 # More parts than that cost less when they are joined, and the kernel takes 1024 at most.
 _MAX_PARTS = 64
+# From here on the kernel sends out of the page cache for less than it costs to read and send.
+_MIN_FILE_BYTES = 64 << 10
+_MSG_MORE = getattr(socket, "MSG_MORE", 0)
 _MAX_DESCRIPTORS = 16 << 10
 _WRITE_COMMANDS = {layout.CMD_WRITE, layout.CMD_TRIM, layout.CMD_WRITE_ZEROES, layout.CMD_RESIZE}
 
@@ -49,6 +55,7 @@ class Transmission:
         self._ending = False
         # Two threads may not use one TLS connection at the same time.
         self._secure = isinstance(connection, ssl.SSLSocket)
+        self._sends_files = not self._secure and hasattr(os, "sendfile")
         self._handlers: dict[int, tuple[Callable[[int, int, int, int], None], int]] = {
             layout.CMD_READ: (self._read, layout.CMD_FLAG_DF if self._structured else 0),
             layout.CMD_CACHE: (self._cache, 0),
@@ -137,10 +144,8 @@ class Transmission:
 
     def _block_status(self, flags: int, cookie: int, offset: int, length: int) -> None:
         limit = 1 if flags & layout.CMD_FLAG_REQ_ONE else _MAX_DESCRIPTORS
-        try:
+        with _reading():
             states = self._states(offset, length, limit)
-        except (GuestctlError, OSError) as error:
-            raise _Failed(layout.EIO, str(error)) from error
         payload = layout.UINT32.pack(BASE_ALLOCATION_ID)
         payload += b"".join(layout.STATUS_DESCRIPTOR.pack(*state) for state in states)
         fields = (layout.REPLY_FLAG_DONE, layout.REPLY_TYPE_BLOCK_STATUS, cookie, len(payload))
@@ -170,31 +175,33 @@ class Transmission:
             data = self._load(offset, length)
             self._send([_data_chunk(layout.REPLY_FLAG_DONE, cookie, offset, length), *data])
         else:
-            for start in range(offset, offset + length, _PIECE_BYTES):
-                part = min(_PIECE_BYTES, offset + length - start)
-                done = layout.REPLY_FLAG_DONE if start + part == offset + length else 0
-                self._send(self._chunks(done, cookie, start, part))
+            for start, part in _pieces(offset, length):
+                self._read_piece(layout.REPLY_FLAG_DONE * (start + part == offset + length), cookie, start, part)
 
     def _load(self, offset: int, length: int) -> list[Buffer]:
-        try:
+        with _reading():
             return list(self._device.buffers(offset, length))
-        except (GuestctlError, OSError) as error:
-            raise _Failed(layout.EIO, str(error)) from error
+
+    def _read_piece(self, done: int, cookie: int, offset: int, length: int) -> None:
+        """Send a range as chunks of data and of holes, the last one with the flags `done`."""
+        with _reading():
+            run, *more = islice(self._device.runs(offset, length), 2)
+        if not more and run.source is None:
+            self._send([_hole_chunk(done, cookie, offset, length)])
+        elif not more and self._sends_files and isinstance(run.source, FileDevice) and length >= _MIN_FILE_BYTES:
+            self._send_file(done, cookie, run, run.source)
+        else:
+            self._send(self._chunks(done, cookie, offset, length))
 
     def _chunks(self, done: int, cookie: int, offset: int, length: int) -> list[Buffer]:
-        """A range as chunks of data and of holes, the last one with the flags `done`."""
         parts: list[Buffer] = []
-        end = offset + length
-        try:
+        with _reading():
             for run, buffer in self._device.chunks(offset, length):
-                flags = done if run.offset + len(buffer) == end else 0
-                if run.source is not None:
-                    parts += (_data_chunk(flags, cookie, run.offset, len(buffer)), buffer)
+                flags = done if run.offset + run.length == offset + length else 0
+                if run.source is None:
+                    parts.append(_hole_chunk(flags, cookie, run.offset, run.length))
                 else:
-                    fields = (flags, layout.REPLY_TYPE_OFFSET_HOLE, cookie, 12, run.offset, len(buffer))
-                    parts.append(layout.OFFSET_HOLE_CHUNK.pack(layout.STRUCTURED_REPLY_MAGIC, *fields))
-        except (GuestctlError, OSError) as error:
-            raise _Failed(layout.EIO, str(error)) from error
+                    parts += (_data_chunk(flags, cookie, run.offset, run.length), buffer)
         return parts
 
     def _read_simple(self, cookie: int, offset: int, length: int) -> None:
@@ -203,15 +210,11 @@ class Transmission:
             self._send([header, *self._load(offset, length)])
             return
         # The header says that all of it can be read: see whether it can, without keeping it.
-        pieces = [
-            (start, min(_PIECE_BYTES, offset + length - start))
-            for start in range(offset, offset + length, _PIECE_BYTES)
-        ]
-        for piece in pieces:
+        for piece in _pieces(offset, length):
             self._load(*piece)
         with self._sending:
             self._socket.sendall(header)
-            for piece in pieces:
+            for piece in _pieces(offset, length):
                 try:
                     parts = self._load(*piece)
                 except _Failed as error:
@@ -235,7 +238,46 @@ class Transmission:
                     self._socket.sendall(memoryview(part)[sent:])
                 sent = max(0, sent - len(part))
 
+    def _send_file(self, done: int, cookie: int, run: Run, source: FileDevice) -> None:
+        """Let the kernel send a run as one chunk; whether all of it can be read is known only at its end."""
+        offset, left = run.source_offset, run.length
+        with self._sending:
+            self._socket.sendall(_data_chunk(0, cookie, run.offset, run.length), _MSG_MORE)
+            while left:
+                try:
+                    sent = os.sendfile(self._socket.fileno(), source.fileno(), offset, left)
+                except OSError:
+                    sent = 0
+                if not sent:  # the file ends early, or it is damaged, or the client is gone
+                    self._socket.sendall(bytes(left))
+                    break
+                offset, left = offset + sent, left - sent
+            if done and not left:
+                fields = (done, layout.REPLY_TYPE_NONE, cookie, 0)
+                self._socket.sendall(layout.REPLY_CHUNK.pack(layout.STRUCTURED_REPLY_MAGIC, *fields))
+        if left:
+            raise _Failed(layout.EIO, f"{source.path}: cannot be read at {offset:#x}")
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """What cannot be read fails this request alone."""
+    try:
+        yield
+    except (GuestctlError, OSError) as error:
+        raise _Failed(layout.EIO, str(error)) from error
+
+
+def _pieces(offset: int, length: int) -> Iterator[tuple[int, int]]:
+    for start in range(offset, offset + length, _PIECE_BYTES):
+        yield start, min(_PIECE_BYTES, offset + length - start)
+
 
 def _data_chunk(flags: int, cookie: int, offset: int, length: int) -> bytes:
     fields = (flags, layout.REPLY_TYPE_OFFSET_DATA, cookie, 8 + length, offset)
     return layout.OFFSET_DATA_CHUNK.pack(layout.STRUCTURED_REPLY_MAGIC, *fields)
+
+
+def _hole_chunk(flags: int, cookie: int, offset: int, length: int) -> bytes:
+    fields = (flags, layout.REPLY_TYPE_OFFSET_HOLE, cookie, 12, offset, length)
+    return layout.OFFSET_HOLE_CHUNK.pack(layout.STRUCTURED_REPLY_MAGIC, *fields)
