@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,13 +12,21 @@ from guestctl.core.errors import DetectionError, GuestctlError, UnsupportedFeatu
 from guestctl.core.types import Firmware, GuestIdentity, GuestType
 from guestctl.detectors import report
 from guestctl.detectors.firmware import detect_firmware
-from guestctl.detectors.linux import DETECTORS
 from guestctl.detectors.packages import applications, package_system
 from guestctl.detectors.report.details import Details
 from guestctl.detectors.system import open_system
 from guestctl.detectors.views import VIEWS, view
 from guestctl.disk.filesystem import FileSystem
 from guestctl.machine import Guest, Machine
+
+# family -> the room with its ``DETECTORS``
+_ROOMS = {
+    GuestType.LINUX: "linux",
+    GuestType.FREEBSD: "bsd",
+    GuestType.NETBSD: "bsd",
+    GuestType.OPENBSD: "bsd",
+    GuestType.DRAGONFLY: "bsd",
+}
 
 
 def inspect(machine: Machine, *, with_applications: bool = True, with_details: bool = False) -> report.Report:
@@ -65,12 +74,9 @@ def _inspect_guest(machine: Machine, guest: Guest, with_applications: bool) -> r
         type=guest.type.value,
         mountpoints=guest.mountpoints,
         filesystems=sorted(set(guest.mountpoints.values())),
+        format="installer" if guest.installer else "installed",
     )
-    if guest.type is GuestType.WINDOWS:
-        steps = _windows_steps(machine, guest, found, with_applications)
-    else:
-        steps = {name: partial(detect, guest.tree, found) for name, detect in DETECTORS.items()}
-        steps["packages"] = partial(_packages, guest.tree, found, with_applications)
+    steps = _steps(machine, guest, found, with_applications)
     steps["firmware"] = partial(_firmware, machine, found)
     for name, step in steps.items():
         try:
@@ -78,6 +84,23 @@ def _inspect_guest(machine: Machine, guest: Guest, with_applications: bool) -> r
         except (GuestctlError, OSError) as error:
             machine.warnings.append(f"{guest.root}: {name}: {error}")
     return found
+
+
+def _steps(
+    machine: Machine, guest: Guest, found: report.Guest, with_applications: bool
+) -> dict[str, Callable[[], None]]:
+    if guest.installer:
+        from guestctl.detectors.others.media import detect_medium
+
+        return {"medium": partial(detect_medium, machine, guest, found)}
+    if guest.type is GuestType.WINDOWS:
+        return _windows_steps(machine, guest, found, with_applications)
+    room = importlib.import_module(f"guestctl.detectors.{_ROOMS.get(guest.type, 'others')}")
+    steps: dict[str, Callable[[], None]] = {
+        name: partial(detect, guest.tree, found) for name, detect in room.DETECTORS.items()
+    }
+    steps["packages"] = partial(_packages, guest.tree, found, with_applications)
+    return steps
 
 
 def _windows_steps(

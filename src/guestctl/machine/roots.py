@@ -47,6 +47,7 @@ _MEDIA_MARKS = (
     ("/sources/boot.wim", GuestType.WINDOWS),
     ("/i386/txtsetup.sif", GuestType.WINDOWS),
     ("/amd64/txtsetup.sif", GuestType.WINDOWS),
+    ("/etc/boot.conf", GuestType.OPENBSD),
 )
 
 

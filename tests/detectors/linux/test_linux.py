@@ -10,12 +10,13 @@ import struct
 import pytest
 
 from guestctl.detectors.linux.architecture import detect_architecture, elf_architecture
-from guestctl.detectors.linux.distribution import detect_distribution, osinfo_id, split_version
+from guestctl.detectors.linux.distribution import detect_distribution, split_version
 from guestctl.detectors.linux.kernels import detect_kernels
 from guestctl.detectors.linux.network import detect_network
 from guestctl.detectors.linux.services import detect_services
 from guestctl.detectors.linux.settings import detect_hostname, detect_locale, detect_ssh_keys, detect_timezone
 from guestctl.detectors.linux.users import detect_users
+from guestctl.detectors.osinfo import osinfo_id
 from guestctl.detectors.report import Guest
 from memory_filesystem import Link, MemoryFileSystem
 
@@ -80,7 +81,7 @@ ORACLE = 'NAME="Oracle Linux Server"\nID="ol"\nVERSION_ID="8.6"\nPRETTY_NAME="Or
         ({"/etc/debian_version": "6.0.10\n"}, ("debian", "Debian GNU/Linux 6.0.10", 6, 0, "debian6")),
         ({"/etc/alpine-release": "3.4.6\n"}, ("alpinelinux", "Alpine Linux 3.4.6", 3, 4, "alpinelinux3.4")),
         ({"/etc/arch-release": ""}, ("archlinux", "Arch Linux", None, None, "archlinux")),
-        ({"/etc/slackware-version": "Slackware 14.2\n"}, ("slackware", "Slackware 14.2", 14, 2, None)),
+        ({"/etc/slackware-version": "Slackware 14.2\n"}, ("slackware", "Slackware 14.2", 14, 2, "slackware14.2")),
         ({"/etc/hosts": ""}, (None, None, None, None, None)),
     ],
 )

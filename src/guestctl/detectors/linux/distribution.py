@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from guestctl.detectors.files import Tree, assignments, first_line, read_config
+from guestctl.detectors.osinfo import osinfo_id
 from guestctl.detectors.report import Guest
 
 # os-release's ID in libguestfs's words, where they differ.
@@ -177,31 +178,4 @@ def _plain_files(tree: Tree) -> Release | None:
             return Release(distro, prefix + line, match[0] if match else None)
     if tree.exists("/etc/arch-release"):
         return Release("archlinux", "Arch Linux")
-    return None
-
-
-def osinfo_id(distro: str, major: int | None, minor: int | None) -> str | None:
-    """The short id that osinfo-db gives a release; None where it has none or the version is unknown."""
-    if distro in ("archlinux", "gentoo", "voidlinux"):
-        return distro
-    if major is None:
-        return None
-    if distro in ("debian", "fedora", "mageia", "rocky", "almalinux"):
-        return f"{distro}{major}"
-    if distro == "centos" and major >= 8:
-        return f"centos-stream{major}" if minor is None else f"centos{major}"
-    if distro in ("rhel", "centos"):
-        return f"{distro}{major}.{minor or 0}"
-    if distro == "oraclelinux":
-        return f"ol{major}.{minor or 0}"
-    if distro == "ubuntu":
-        return f"ubuntu{major}.{minor or 0:02d}"
-    if distro == "alpinelinux":
-        return f"alpinelinux{major}.{minor or 0}"
-    if distro == "altlinux":
-        return f"alt{major}.{minor or 0}"
-    if distro == "opensuse":
-        return f"opensuse{major}.{minor or 0}" if major < 1000 else "opensusetumbleweed"
-    if distro == "sles":
-        return f"sles{major}" + (f"sp{minor}" if minor else "")
     return None

@@ -78,10 +78,14 @@ class User(msgspec.Struct, frozen=True):
 
 
 class Guest(msgspec.Struct, kw_only=True):
-    """One operating system."""
+    """One operating system. ``format`` is "installed", or "installer" of a medium, of which the next three speak."""
 
     root: str
     type: str = "unknown"
+    format: str | None = None
+    live: bool | None = None  # it starts a system that need not be installed
+    netinst: bool | None = None  # what it installs comes from the network
+    multipart: bool | None = None  # it is one of a set
     distro: str | None = None
     product_name: str | None = None
     product_variant: str | None = None
