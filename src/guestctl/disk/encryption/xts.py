@@ -57,7 +57,8 @@ class XtsCipher:
         sectors = map(data.__getitem__, _slices(step, count, step))
         targets = map(plain.__getitem__, _slices(step, count, step + SPARE_BYTES))
         # Neither loop has a line of Python in it: there are two thousand sectors in a megabyte.
-        deque(zip(map(decryptor.reset_nonce, tweaks), map(decryptor.update_into, sectors, targets)), maxlen=0)
+        steps = zip(map(decryptor.reset_nonce, tweaks), map(decryptor.update_into, sectors, targets), strict=True)
+        deque(steps, maxlen=0)
 
 
 def _decryptor(key: bytes) -> CipherContext:
