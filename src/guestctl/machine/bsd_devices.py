@@ -65,6 +65,8 @@ def _labelled(machine: Machine, disk: int, slice_number: str | None, letter: str
         name = machine.disks[disk].name
         return name if name in machine.devices else None
     slices = [one for one in table.partitions if one.extended and slice_number in (None, str(one.number))]
+    if slice_number and not slices:
+        return None
     for partition in table.partitions:
         inside = not slices or any(one.start <= partition.start < one.start + one.size for one in slices)
         if partition.name == letter and inside and not partition.extended:

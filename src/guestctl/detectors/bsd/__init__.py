@@ -57,7 +57,7 @@ def _told(tree: Tree, name: str) -> str | None:
 
 def _kernel_text(tree: Tree, name: str) -> str | None:
     """The line of a kernel that uname(1) shows a part of, as ``OpenBSD 7.4 (GENERIC) #1336: Tue Oct …``."""
-    pattern = re.compile(rb"%s v?\d+\.\d[\w.-]* [^\n\0]{1,200}" % name.encode())
+    pattern = re.compile(rb"%s v?\d+\.\d[\w.-]* [^\n\0]{1,200}(?=[\n\0])" % name.encode())
     for path in _KERNELS:
         if tree.is_file(path):
             kernel = tree.device(path)
