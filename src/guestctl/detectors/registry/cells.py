@@ -29,7 +29,7 @@ class Cells:
 
     def __init__(self, device: BlockDevice, bins_bytes: int, minor: int) -> None:
         self._device = device
-        self._end = min(bins_bytes, device.size - L.BASE_BLOCK_BYTES)
+        self.bins_bytes = min(bins_bytes, device.size - L.BASE_BLOCK_BYTES)
         self._minor = minor
         self._windows: dict[int, bytes] = {}
 
@@ -40,18 +40,18 @@ class Cells:
             window = self._window(offset >> _WINDOW_BITS)
         start = (offset & _WINDOW_MASK) + 4
         if offset & 7 or start > len(window):
-            raise bad(f"a cell at {offset:#x} of {self._end:#x}", offset, structure)
+            raise bad(f"a cell at {offset:#x} of {self.bins_bytes:#x}", offset, structure)
         size = abs(_CELL_SIZE(window, start - 4)[0])
         end = start - 4 + size
         if least <= size - 4 and end <= len(window):
             return window[start:end]
-        if not least <= size - 4 <= min(_MAX_CELL_BYTES, self._end - offset - 4):
+        if not least <= size - 4 <= min(_MAX_CELL_BYTES, self.bins_bytes - offset - 4):
             raise bad(f"a cell of {size} bytes", offset, structure)
         return bytes(self._device.read(L.BASE_BLOCK_BYTES + offset + 4, size - 4))
 
     def _window(self, number: int) -> bytes:
         offset = number << _WINDOW_BITS
-        length = max(0, min(_WINDOW_BYTES, self._end - offset))
+        length = max(0, min(_WINDOW_BYTES, self.bins_bytes - offset))
         while len(self._windows) >= _MAX_WINDOWS:
             del self._windows[next(iter(self._windows))]
         window = bytes(self._device.read(L.BASE_BLOCK_BYTES + offset, length)) if length else b""
@@ -75,8 +75,13 @@ class Cells:
         return self._of_root(unpack_from(f"<{count}I", cell, L.LIST.size))
 
     def _of_root(self, leaves: tuple[int, ...]) -> Iterator[int]:
+        left = self.bins_bytes // L.KEY.size
         for leaf in leaves:
-            yield from self._leaf(*self._list(leaf), leaf)
+            found = self._leaf(*self._list(leaf), leaf)
+            left -= len(found)
+            if left < 0:
+                raise bad("more keys than the hive has room for", leaf, "subkeys list")
+            yield from found
 
     def _list(self, offset: int) -> tuple[bytes, bytes, int]:
         cell = self.read(offset, L.LIST.size, "subkeys list")

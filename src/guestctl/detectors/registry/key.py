@@ -95,9 +95,7 @@ class Key:
                     return
                 key = Key(self._cells, offset, self._depth + 1)
             except InvalidFormat as error:
-                if errors is None:
-                    raise
-                errors.append(error)
+                _note(error, errors)
                 continue
             yield key
 
@@ -113,18 +111,17 @@ class Key:
         try:
             offsets = self._cells.offsets(self._values, self._value_count, "values list")
         except InvalidFormat as error:
-            if errors is None:
-                raise
-            errors.append(error)
-            return
+            return _note(error, errors)
+        left = self._cells.bins_bytes
         for offset in offsets:
             try:
                 value = self._value(offset)
             except InvalidFormat as error:
-                if errors is None:
-                    raise
-                errors.append(error)
+                _note(error, errors)
                 continue
+            left -= len(value.data)
+            if left < 0:
+                return _note(bad("more data than the hive has room for", self.offset, "values list"), errors)
             yield value
 
     def value(self, name: str = "") -> Value | None:
@@ -146,6 +143,12 @@ class Key:
         else:
             data = self._cells.data(data_offset, size) if size else b""
         return Value(_decode(name, compressed=bool(flags & L.VALUE_COMPRESSED_NAME)), kind, data)
+
+
+def _note(error: InvalidFormat, errors: list[InvalidFormat] | None) -> None:
+    if errors is None:
+        raise error
+    errors.append(error)
 
 
 def _decode(name: bytes, *, compressed: bool) -> str:
