@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import NamedTuple
 
+from guestctl.core.errors import GuestctlError
 from guestctl.detectors.files import read_config, sections
 from guestctl.detectors.registry import Key
 from guestctl.detectors.report.boot import Boot, BootDriver, BootEntry, BootLoader
@@ -29,6 +31,8 @@ _BOOT_START, _DISABLED = 0, 4
 # driver -> PCI devices that it drives: transitional and modern, of virtio's vendor
 _VIRTIO = {"viostor": ("1001", "1042"), "vioscsi": ("1004", "1048")}
 _PCI_ID = re.compile(r"(?:pci[#\\])?ven_1af4&dev_([0-9a-f]{4})(?:&.*)?", re.IGNORECASE)
+# A device has a key for each of its revisions and subsystems, and one INF file for each version of its driver.
+_MAX_DEVICE_KEYS, _MAX_INF_FILES = 1000, 100
 _BINDING = {True: ", bound to its devices", False: ", bound to no device", None: ", no database of its devices"}
 
 
@@ -51,8 +55,8 @@ def boot(system: WindowsSystem) -> Boot:
     warnings = len(system.warnings)
     keys = list(system.subkeys(services))
     drivers = {key.name.casefold(): _driver(system, key) for key in keys if _kind(key.name)}
-    whole = bool(keys) and len(system.warnings) == warnings
     bound = {name: _is_bound(system, name) for name in _VIRTIO if name in drivers}
+    whole = bool(keys) and len(system.warnings) == warnings
     virtio = _virtio(drivers, bound)
     return Boot(
         loaders=loaders,
@@ -146,10 +150,11 @@ def _is_bound(system: WindowsSystem, driver: str) -> bool | None:
     databases = [key for key in (system.system("DriverDatabase"), _drivers_hive(system)) if key is not None]
     for database in databases:
         ids = database.subkey("DeviceIds")
-        for key in _virtio_keys(system, ids.subkey("PCI") if ids else None, driver):
-            # A value for each INF file that drives the device.
-            if any(driver in _services_of(system, database, inf) for inf in system.values(key)):
-                return True
+        keys = _virtio_keys(system, ids.subkey("PCI") if ids else None, driver)
+        # A value for each INF file that drives the device.
+        files = dict.fromkeys(inf for key in islice(keys, _MAX_DEVICE_KEYS) for inf in system.values(key))
+        if any(driver in _services_of(system, database, inf) for inf in islice(files, _MAX_INF_FILES)):
+            return True
     critical = system.control(r"Control\CriticalDeviceDatabase")
     if databases or critical is None:
         return False if databases else None
@@ -158,8 +163,12 @@ def _is_bound(system: WindowsSystem, driver: str) -> bool | None:
 
 
 def _drivers_hive(system: WindowsSystem) -> Key | None:
-    hive = system.hive("DRIVERS")
-    return hive.key("DriverDatabase") if hive is not None else None
+    try:
+        hive = system.hive("DRIVERS")
+        return hive.key("DriverDatabase") if hive is not None else None
+    except GuestctlError as error:
+        system.warnings.append(f"DRIVERS: {error}")
+        return None
 
 
 def _virtio_keys(system: WindowsSystem, top: Key | None, driver: str) -> Iterator[Key]:

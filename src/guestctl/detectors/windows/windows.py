@@ -44,7 +44,7 @@ def windows(system: WindowsSystem) -> Windows:
         install_time=_number(release, "installdate"),
         registered_owner=_text(release, "registeredowner"),
         registered_organization=_text(release, "registeredorganization"),
-        machine_sid=machine_sid(system),
+        machine_sid=_machine_sid(system),
         dns_domain=_text(tcpip, "domain") or _text(tcpip, "nv domain"),
         joined_domain=_joined_domain(system),
         bitlocker=list(_bitlocker(system)),
@@ -64,6 +64,14 @@ def _text(values: dict[str, Value], name: str) -> str | None:
 
 def _number(values: dict[str, Value], name: str) -> int | None:
     return values[name].number if name in values else None
+
+
+def _machine_sid(system: WindowsSystem) -> str | None:
+    try:
+        return machine_sid(system)
+    except GuestctlError as error:
+        system.warnings.append(f"SAM: {error}")
+        return None
 
 
 def _joined_domain(system: WindowsSystem) -> str | None:
