@@ -32,6 +32,8 @@ _MAX_NESTING = 4
 _MAX_TEXT = 1 << 12  # bytes of a value
 # Of a record: real ones have some dozens. Without these limits a small one could refer to much again and again.
 _MAX_TEXTS = 512
+_MAX_NAME = 256  # characters
+_MAX_TEMPLATES = 256  # kept; real ones of a chunk are some dozens
 _MAX_FRAGMENTS = 16
 _MAX_TOKENS = 1 << 13
 _NUMBERS = {number: Struct(f"<{code}") for number, code in enumerate("bBhHiIqQfd", 3)}
@@ -104,6 +106,8 @@ class BinXml:
         if definition not in self._templates:
             if body + size > len(self._chunk):
                 raise bad(f"a template of {size} bytes", definition)
+            if len(self._templates) >= _MAX_TEMPLATES:
+                self._templates.clear()
             self._templates[definition] = self._compile(body, body + size)
         if definition == at:
             at = body + size
@@ -151,6 +155,8 @@ class BinXml:
                 part, at = self._part(token, at)
                 if part is not None:
                     if not current[1]:
+                        if len(items) >= _MAX_TEXTS:
+                            raise bad(f"more than {_MAX_TEXTS} texts", at)
                         items.append(current)
                     current[1].append(part)
         else:
@@ -184,6 +190,8 @@ class BinXml:
         at += 4
         if offset not in self._names:
             _, count = _NAME.unpack_from(self._chunk, offset)
+            if count > _MAX_NAME:
+                raise bad(f"a name of {count} characters", offset)
             start = offset + _NAME.size
             self._names[offset] = _utf16(self._chunk[start : start + 2 * count]), start + 2 * count + _NAME_END_BYTES
         name, end = self._names[offset]
