@@ -23,7 +23,10 @@ _POM = re.compile(r"META-INF/maven/[^/]+/[^/]+/pom\.properties")
 _MANIFEST = "META-INF/MANIFEST.MF"
 _MAX_ARCHIVE_BYTES = 1 << 30
 _MAX_NESTED_BYTES = 64 << 20
-_MAX_NESTED = 1000
+# Of all that is read out of an archive and of those in it, each member counting as so many bytes more: members may
+# lie over one another, and archives in each other.
+_MAX_READ_BYTES = 1 << 30
+_MEMBER_BYTES = 64 << 10
 _MAX_TEXT_BYTES = 1 << 20
 _MAX_DEPTH = 3
 _MAX_MEMBERS = 1 << 20
@@ -41,38 +44,48 @@ def packages(tree: Tree, path: str) -> Iterator[Package]:
     for buffer in device.buffers(0, device.size):
         digest.update(buffer)
     with tree.open(path) as stream:
-        yield from _archive(stream, path, digest.hexdigest(), 0)
+        yield from _archive(stream, path, digest.hexdigest(), _Reader(), 0)
 
 
-def _archive(stream: IO[bytes], path: str, digest: str, depth: int) -> Iterator[Package]:
+class _Reader:
+    """Reads members, until they are too many bytes."""
+
+    def __init__(self) -> None:
+        self._left = _MAX_READ_BYTES
+
+    def read(self, archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+        with archive.open(name) as member:
+            data = member.read(limit + 1)
+        self._left -= len(data) + _MEMBER_BYTES
+        if len(data) > limit or self._left < 0:
+            least = limit if len(data) > limit else _MAX_READ_BYTES
+            raise InvalidFormat(f"{name}: more than {least} bytes", structure="Java archive", offset=0)
+        return data
+
+
+def _archive(stream: IO[bytes], path: str, digest: str, reader: _Reader, depth: int) -> Iterator[Package]:
     try:
         with zipfile.ZipFile(stream) as archive:
             names = archive.namelist()
             if len(names) > _MAX_MEMBERS:
                 raise InvalidFormat(f"{len(names)} members", structure="Java archive", offset=0)
-            yield from _identities(archive, names, path, digest)
+            yield from _identities(archive, names, path, digest, reader)
             nested = [name for name in names if name.endswith(".jar")]
-            for name in nested[:_MAX_NESTED] if depth < _MAX_DEPTH else ():
-                data = _read(archive, name, _MAX_NESTED_BYTES)
+            for name in nested if depth < _MAX_DEPTH else ():
+                data = reader.read(archive, name, _MAX_NESTED_BYTES)
                 sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
-                yield from _archive(io.BytesIO(data), f"{path}!/{name}", sha1, depth + 1)
+                yield from _archive(io.BytesIO(data), f"{path}!/{name}", sha1, reader, depth + 1)
     except _ZIP_ERRORS as error:
         raise InvalidFormat(f"{path}: {error}", structure="Java archive", offset=0) from None
 
 
-def _read(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    with archive.open(name) as member:
-        data = member.read(limit + 1)
-    if len(data) > limit:
-        raise InvalidFormat(f"{name} has more than {limit} bytes", structure="Java archive", offset=0)
-    return data
-
-
-def _identities(archive: zipfile.ZipFile, names: list[str], path: str, digest: str) -> Iterator[Package]:
+def _identities(
+    archive: zipfile.ZipFile, names: list[str], path: str, digest: str, reader: _Reader
+) -> Iterator[Package]:
     """One for each artifact of Maven: several where libraries were copied into one archive."""
     poms = [name for name in names if _POM.fullmatch(name)]
     for name in poms:
-        values = dict(assignments(_read(archive, name, _MAX_TEXT_BYTES).decode("utf-8", "replace")))
+        values = dict(assignments(reader.read(archive, name, _MAX_TEXT_BYTES).decode("utf-8", "replace")))
         if values.get("artifactId") and values.get("version"):
             yield Package(
                 manager="maven",
@@ -83,7 +96,7 @@ def _identities(archive: zipfile.ZipFile, names: list[str], path: str, digest: s
                 digests={"sha1": digest} if len(poms) == 1 else {},
             )
     if not poms and _MANIFEST in names:
-        yield from _by_manifest(_read(archive, _MANIFEST, _MAX_TEXT_BYTES), path, digest)
+        yield from _by_manifest(reader.read(archive, _MANIFEST, _MAX_TEXT_BYTES), path, digest)
 
 
 def _by_manifest(data: bytes, path: str, digest: str) -> Iterator[Package]:

@@ -15,6 +15,7 @@ _SEGMENTS = {0x01: ("16xIIIIIIII", "16s16xIII", 68), 0x19: ("16xQQQQIIII", "16s1
 _NOBITS = 8
 _MAX_SECTIONS = 0xFFFF
 _MAX_TABLE_BYTES = 16 << 20
+_MAX_NAME_BYTES = 64  # longer than those that are looked for
 
 
 class Section(NamedTuple):
@@ -78,7 +79,7 @@ def _elf(image: Image, head: bytes) -> list[Section]:
     rows = list(header.iter_unpack(table))
     names = image.read(rows[names_index][4], min(rows[names_index][5], _MAX_TABLE_BYTES))
     return [
-        Section(names[name : names.find(b"\0", name)], address, at, size)
+        Section(names[name : name + _MAX_NAME_BYTES].partition(b"\0")[0], address, at, size)
         for name, kind, _flags, address, at, size in rows
         if kind != _NOBITS
     ]
