@@ -12,7 +12,7 @@ from guestctl.detectors.report.packages import Package, PackageFile
 _SYSTEM = "/var/lib/flatpak"
 _OF_USERS = ".local/share/flatpak"
 _METADATA = ("metainfo/{}.metainfo.xml", "metainfo/{}.appdata.xml", "appdata/{}.appdata.xml")
-_RELEASE = re.compile(r"<release\b[^>]*?\bversion=[\"']([^\"'<>]*)[\"']")
+_RELEASE = re.compile(r"<release\b[^<>]*?\bversion=[\"']([^\"'<>]*)[\"']")
 _SUMMARY = re.compile(r"<summary>([^<]*)</summary>")
 _LICENSE = re.compile(r"<project_license>([^<]*)</project_license>")
 

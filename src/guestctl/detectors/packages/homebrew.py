@@ -38,6 +38,6 @@ def _package(name: str, version: str, path: str, text: str) -> Package:
         version=version,
         arch=arch if isinstance(arch, str) else "",
         origin=tap if isinstance(tap, str) else "",
-        install_time=time if isinstance(time, int) else None,
+        install_time=time if isinstance(time, int) and 0 <= time < 1 << 63 else None,
         path=path,
     )

@@ -12,7 +12,7 @@ from guestctl.detectors.report.packages import Package, PackageFile
 _DATABASE = "/var/db/pkg"
 _NAME = re.compile(r"([^-].*)-(\d+(?:\.\d+)*[a-z]?(?:_(?:alpha|beta|pre|rc|p)\d*)*)(?:-(r\d+))?", re.ASCII)
 _ENTRY = re.compile(r"^(?:obj (?P<file>.+) (?P<md5>[0-9a-f]{32}) (?P<mtime>\d{1,18})|dir (?P<dir>.+)"
-                    r"|sym (?P<link>.+) -> (?P<target>.+) \d+)$", re.MULTILINE)  # fmt: skip
+                    r"|sym (?P<link>.+) \d+)$", re.MULTILINE)  # fmt: skip
 _MAX_CONTENTS_BYTES = 64 << 20
 
 
@@ -49,10 +49,11 @@ def _package(tree: Tree, path: str, category: str, name: str, version: str, revi
 
 def _files(tree: Tree, path: str) -> Iterator[PackageFile]:
     for entry in _ENTRY.finditer(read_config(tree, f"{path}/CONTENTS", limit=_MAX_CONTENTS_BYTES) or ""):
+        link, _, target = (entry["link"] or "").rpartition(" -> ")
         yield PackageFile(
-            path=entry["file"] or entry["dir"] or entry["link"],
+            path=entry["file"] or entry["dir"] or link or target,
             algorithm="md5" if entry["md5"] else None,
             digest=entry["md5"],
             mtime=int(entry["mtime"]) if entry["mtime"] else None,
-            target=entry["target"],
+            target=target if link else None,
         )

@@ -14,7 +14,7 @@ from guestctl.disk.filesystem import FileSystem
 _STATE = "/var/lib/snapd/state.json"
 _IMAGES = "/var/lib/snapd/snaps"
 _MAX_STATE_BYTES = 64 << 20
-_MAX_YAML_BYTES = 1 << 20
+_MAX_YAML_BYTES = 128 << 10  # the loader takes some 5 µs a character
 
 
 def installed(tree: Tree) -> Iterator[tuple[Package, Iterable[PackageFile]]]:
