@@ -16,7 +16,7 @@ _DISABLED = "/etc/cloud/cloud-init.disabled"
 _DATA = "/var/lib/cloud/data"
 # Left in /run at run time, kept below /var/lib/cloud.
 _RESULTS = (f"{_DATA}/result.json", "/run/cloud-init/result.json")
-_LIST = re.compile(r"^datasource_list:\s*\[([^\]]*)\]", re.MULTILINE)
+_LIST = re.compile(r"^datasource_list:\s*\[([^\]]{0,1000})\]", re.MULTILINE)
 _BLOCK_LIST = re.compile(r"^datasource_list:[ \t]*\n((?:[ \t]*-[ \t]*\w+[ \t]*(?:\n|\Z))+)", re.MULTILINE)
 _MAX_ERRORS = 20
 

@@ -13,7 +13,7 @@ from guestctl.machine.fstab import unescape
 _MDADM_FILES = ("/etc/mdadm/mdadm.conf", "/etc/mdadm.conf")
 _NO_KEY_FILE = ("none", "-")
 _LVM_FILTER = re.compile(
-    r'^\s*(?:devices/)?(filter|global_filter)\s*=\s*(\[(?:[^]"]++|"[^"]*+")*+\]|"[^"\n]*")', re.MULTILINE
+    r'^[ \t]*+(?:devices/)?(filter|global_filter)\s*=\s*(\[(?:[^]"]++|"[^"]*+")*+\]|"[^"\n]*")', re.MULTILINE
 )
 _MAX_LINES = 1000
 

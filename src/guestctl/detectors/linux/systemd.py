@@ -44,16 +44,16 @@ Unit = dict[tuple[str, str], list[str]]  # (section, key): the values in order
 def parse_unit(text: str, into: Unit | None = None) -> Unit:
     """The assignments of a unit file, after those of `into`; an empty one drops what was assigned before."""
     unit: Unit = {} if into is None else into
-    section, pending = "", ""
+    section = ""
+    pending: list[str] = []  # of a line that goes on
     for line in text.splitlines():
         line = line.strip()
         if line.startswith(("#", ";")) or (not line and not pending):
             continue
-        line = pending + line
         if line.endswith("\\"):
-            pending = line[:-1].rstrip() + " "
+            pending.append(line[:-1].rstrip())
             continue
-        pending = ""
+        line, pending = " ".join([*pending, line]), []
         if line.startswith("[") and line.endswith("]"):
             section = line[1:-1]
             continue

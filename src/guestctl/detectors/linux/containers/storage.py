@@ -14,6 +14,7 @@ ROOT = "/var/lib/containers/storage"
 ROOTLESS = ".local/share/containers/storage"
 _ENGINE = "containers-storage"
 _MAX_LAYERS = 512
+_MAX_LAYER_BYTES = 1 << 50
 
 
 def read(system: System, root: str, found: Containers) -> None:
@@ -63,7 +64,7 @@ def _size(layer: str, layers: dict[str, dict[str, Any]]) -> int | None:
     total = None
     for _ in range(_MAX_LAYERS):
         size = layers.get(layer, {}).get("diff-size")
-        if not isinstance(size, int):
+        if not isinstance(size, int) or not 0 <= size < _MAX_LAYER_BYTES:
             return total
         total, layer = (total or 0) + size, text(layers[layer], "parent")
         if not layer:

@@ -7,6 +7,7 @@ those of rsyslog's file format and of RFC 5424. A time without a zone is taken f
 from __future__ import annotations
 
 import heapq
+import io
 import re
 import zlib
 from collections.abc import Iterator
@@ -54,8 +55,8 @@ def _messages(system: System, paths: list[str]) -> Iterator[LogEntry]:
         except (GuestctlError, OSError, zlib.error) as error:
             system.warnings.append(f"{path}: {error}")
             continue
-        for line in data.split(b"\n"):
-            entry = parse_line(line[:_MAX_LINE].decode("utf-8", "replace"), written, path)
+        for line in io.BytesIO(data):
+            entry = parse_line(line[:_MAX_LINE].rstrip(b"\n").decode("utf-8", "replace"), written, path)
             if entry is not None:
                 yield entry
 
