@@ -8,6 +8,8 @@ import socket
 import stat
 from dataclasses import dataclass
 
+from guestctl.core.errors import UnsupportedFeature
+
 _BACKLOG = 128
 
 
@@ -49,6 +51,8 @@ def listen_tcp(host: str, port: int) -> list[Listener]:
 
 def listen_unix(path: str) -> Listener:
     """Listen on the socket file `path`, in place of one that nobody listens on any more."""
+    if not hasattr(socket, "AF_UNIX"):
+        raise UnsupportedFeature(f"{path}: Python has no Unix sockets on this platform", feature="Unix sockets")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         try:
