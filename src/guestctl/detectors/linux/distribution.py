@@ -16,12 +16,11 @@ _DISTROS = {
     "altlinux": "altlinux",
     "arch": "archlinux",
     "kali": "kalilinux",
-    "mageia": "mageia",
     "ol": "oraclelinux",
     "opensuse-leap": "opensuse",
+    "opensuse-microos": "opensuse",
     "opensuse-tumbleweed": "opensuse",
     "pld": "pldlinux",
-    "rhel": "rhel",
     "sled": "sles",
     "sles_sap": "sles",
     "void": "voidlinux",
@@ -37,7 +36,12 @@ _RED_HAT_FILES = (
     "/etc/fedora-release",
     "/etc/altlinux-release",
     "/etc/mageia-release",
+    "/etc/openmandriva-release",
     "/etc/mandriva-release",
+    "/etc/meego-release",
+    "/etc/openEuler-release",
+    "/etc/neokylin-release",
+    "/etc/kylin-release",
     "/etc/redhat-release",
     "/etc/system-release",
 )
@@ -53,9 +57,18 @@ _RED_HAT_NAMES = (
     ("fedora", "fedora"),
     ("alt ", "altlinux"),
     ("mageia", "mageia"),
+    ("openmandriva", "openmandriva"),
     ("mandriva", "mandriva"),
+    ("meego", "meego"),
+    ("openeuler", "openeuler"),
+    ("neokylin", "neokylin"),
+    ("kylin", "kylin"),
 )
 _RED_HAT_FAMILY = {"rhel", "centos", "rocky", "almalinux", "oraclelinux", "scientificlinux"}
+
+
+# Where NixOS keeps it until the first start makes /etc.
+_OS_RELEASE_FILES = ("/etc/os-release", "/usr/lib/os-release", "/nix/var/nix/profiles/system/etc/os-release")
 
 
 class Release(NamedTuple):
@@ -69,7 +82,7 @@ class Release(NamedTuple):
 
 def detect_distribution(tree: Tree, guest: Guest) -> None:
     """Distribution, product name and variant, version and osinfo's id."""
-    release = _os_release(tree) or _lsb_release(tree) or _red_hat(tree) or _suse(tree) or _plain_files(tree)
+    release = next((found for read in _READERS if (found := read(tree))), None)
     if release is None:
         return
     guest.distro = release.distro
@@ -104,7 +117,7 @@ def _full_version(tree: Tree, release: Release) -> str | None:
 
 
 def _os_release(tree: Tree) -> Release | None:
-    for path in ("/etc/os-release", "/usr/lib/os-release"):
+    for path in _OS_RELEASE_FILES:
         text = read_config(tree, path)
         if text is None:
             continue
@@ -121,6 +134,9 @@ def _lsb_release(tree: Tree) -> Release | None:
     text = read_config(tree, "/etc/lsb-release")
     values = dict(assignments(text or ""))
     name = values.get("DISTRIB_ID")
+    if "CHROMEOS_RELEASE_NAME" in values:
+        version = values.get("CHROMEOS_RELEASE_VERSION")
+        return Release("chromeos", f"{values['CHROMEOS_RELEASE_NAME']} {version or ''}".rstrip(), version)
     if not name:
         return None
     distro = {"linuxmint": "linuxmint", "mandrivalinux": "mandriva"}.get(name.lower(), name.lower())
@@ -163,10 +179,9 @@ _PLAIN_FILES = (
     ("/etc/pardus-release", "pardus", ""),
     ("/etc/pld-release", "pldlinux", ""),
     ("/etc/frugalware-release", "frugalware", ""),
-    ("/etc/meego-release", "meego", ""),
     ("/etc/ttylinux-target", "ttylinux", ""),
+    ("/etc/cirros/version", "cirros", "CirrOS "),  # which is also a Buildroot
     ("/etc/br-version", "buildroot", "Buildroot "),
-    ("/etc/cirros/version", "cirros", "CirrOS "),
 )
 
 
@@ -174,8 +189,20 @@ def _plain_files(tree: Tree) -> Release | None:
     for path, distro, prefix in _PLAIN_FILES:
         line = first_line(tree, path)
         if line is not None:
-            match = re.search(r"\d+(?:\.\d+)*", line)
+            match = re.search(r"\d+(?:\.\d+)+", line) or re.search(r"\d+", line)
             return Release(distro, prefix + line, match[0] if match else None)
     if tree.exists("/etc/arch-release"):
         return Release("archlinux", "Arch Linux")
     return None
+
+
+def _android(tree: Tree) -> Release | None:
+    for path in ("/system/build.prop", "/build.prop"):
+        values = dict(assignments(read_config(tree, path) or ""))
+        version = values.get("ro.build.version.release")
+        if version:
+            return Release("android", f"Android {version}", version)
+    return None
+
+
+_READERS = (_os_release, _lsb_release, _red_hat, _suse, _plain_files, _android)

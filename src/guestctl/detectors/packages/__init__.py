@@ -25,7 +25,6 @@ _SYSTEMS = {
     "opensuse": ("rpm", "zypper"),
     "sles": ("rpm", "zypper"),
     "suse-based": ("rpm", "zypper"),
-    "pardus": ("pisi", "pisi"),
     "slackware": ("pkgtool", None),
     "voidlinux": ("xbps", "xbps"),
 }
@@ -37,6 +36,9 @@ _DATABASES = (
     ("/lib/apk/db/installed", ("apk", "apk")),
     ("/usr/lib/apk/db/installed", ("apk", "apk")),
     ("/var/lib/pacman/local", ("pacman", "pacman")),
+    ("/var/lib/pisi", ("pisi", "pisi")),
+    ("/var/db/pkg/local.sqlite", ("pkg", "pkg")),
+    ("/usr/pkg/pkgdb", ("pkgsrc", None)),
 )
 _RPM_DATABASES = ("/var/lib/rpm", "/usr/lib/sysimage/rpm", "/usr/share/rpm")
 
@@ -49,6 +51,8 @@ _FORMATS = {
     "ebuild": "portage",
     "pkgtool": "pkgtool",
     "xbps": "xbps",
+    "pkg": "freebsd",
+    "pkgsrc": "pkg_install",
 }
 
 # the room that reads a database -> one of these is there where there is such a database
@@ -123,18 +127,21 @@ def packages(system: System) -> list[Package]:
 def _all_installed(system: System) -> Installed:
     """A database that cannot be read is a warning."""
     for manager, paths in _MANAGERS.items():
-        if any(system.tree.exists(path) for path in paths):
-            try:
+        try:
+            if any(system.tree.exists(path) for path in paths):
                 yield from _installed(system.tree, manager)
-            except (GuestctlError, OSError) as error:
-                system.warnings.append(f"{manager}: {error}")
+        except (GuestctlError, OSError) as error:
+            system.warnings.append(f"{manager}: {error}")
 
 
 def files(system: System, name: str) -> Iterator[PackageFile]:
     """The files of the packages called `name`, or ``name:arch``."""
     for package, contents in _all_installed(system):
         if name in (package.name, f"{package.name}:{package.arch}"):
-            yield from contents
+            try:
+                yield from contents
+            except (GuestctlError, OSError) as error:
+                system.warnings.append(f"{package.name}: {error}")
 
 
 def owners(system: System, path: str) -> Iterator[Package]:
@@ -145,7 +152,7 @@ def owners(system: System, path: str) -> Iterator[Package]:
     for package, contents in _all_installed(system):
         try:
             parents = {parent for parent, _, last in (file.path.rpartition("/") for file in contents) if last == name}
-        except GuestctlError as error:
+        except (GuestctlError, OSError) as error:
             system.warnings.append(f"{package.name}: {error}")
             continue
         if any(parent == directory or (tree.is_dir(parent) and tree.realpath(parent) == real) for parent in parents):
