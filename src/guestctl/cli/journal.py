@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import click
 
 from guestctl.cli.options import GuestOptions, guest_options, json_option
-from guestctl.cli.view import show_view
+from guestctl.cli.view import print_found, show_view
 
 if TYPE_CHECKING:
     from guestctl.detectors.linux.journal.entries import Condition
@@ -22,7 +22,7 @@ _PRIORITIES = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "de
 
 @click.command("journal")
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@click.option("-n", "--lines", type=click.IntRange(min=0), help="Only the last ones.")
+@click.option("-n", "--lines", type=click.IntRange(0, sys.maxsize), help="Only the last ones.")
 @click.option("-p", "--priority", type=click.Choice([*_PRIORITIES, *"01234567"]), help="Of this urgency or more.")
 @click.option("-u", "--unit", help="Of this unit.")
 @click.option("-b", "--boot", help="Of this boot: its id, or 0 for the last, -1 for the one before…")
@@ -48,22 +48,34 @@ def command(
     With --json: the last boots and the last errors.
     """
 
-    def _show(system: System) -> Journal | None:
+    of_journals = priority is not None or unit is not None or boot is not None or list_boots or reverse
+    of_journals = of_journals or output != "short"
+    if as_json and (of_journals or lines is not None):
+        raise click.UsageError("--json shows the last boots and errors; -o json the entries that options choose")
+
+    def _show(system: System) -> Journal | Callable[[], None]:
+        from guestctl.core.errors import UnsupportedFeature
+        from guestctl.core.types import GuestType
         from guestctl.detectors.views import view
 
-        if as_json or system.guest.type.value != "linux":
+        linux = system.guest.type is GuestType.LINUX
+        if as_json or not linux:
+            if of_journals or lines is not None:
+                raise UnsupportedFeature("only systemd's journal can be asked for a part", feature="part of event logs")
             found: Journal = view("journal", system)
             return found
         from guestctl.detectors.linux.journal import open_files
 
         files = open_files(system)
-        if list_boots:
-            _print_boots(files)
-        elif files:
-            _print_entries(_selected(files, lines, priority, unit, boot, reverse), output)
-        else:
-            _print_syslog(system, lines)
-        return None
+        if files:
+            if list_boots:
+                return lambda: _print_boots(files)
+            return lambda: _print_entries(_selected(files, lines, priority, unit, boot, reverse), output)
+        if of_journals:
+            raise UnsupportedFeature(
+                "there is no journal of systemd; of text logs only -n is known", feature="text logs"
+            )
+        return lambda: _print_syslog(system, lines)
 
     show_view("journal", images, options, as_json, _print_journal, view=_show)
 
@@ -106,6 +118,7 @@ def _print_entries(entries: Iterator[Entry], output: str) -> None:
     from guestctl.detectors.linux.journal import output as formats
 
     if output == "export":
+        sys.stdout.flush()
         for entry in entries:
             sys.stdout.buffer.write(formats.export(entry))
     elif output == "json":
@@ -138,9 +151,11 @@ def _print_syslog(system: System, lines: int | None) -> None:
         print(printable(f"{time_text(entry.time_ns)[:19]} {entry.identifier}: {entry.message}"))
 
 
-def _print_journal(found: Journal | None) -> None:
-    from guestctl.cli.output import print_table, time_text
+def _print_journal(found: Journal | Callable[[], None]) -> None:
+    from guestctl.cli.output import time_text
 
-    if found is not None:
+    if callable(found):
+        found()
+    else:
         rows = [(time_text(one.time_ns)[:19], one.identifier, one.message) for one in found.errors]
-        print_table(("Time (UTC)", "From", "Message"), rows)
+        print_found(("Time (UTC)", "From", "Message"), rows, "No errors.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from guestctl.cli.options import GuestOptions, guest_options, json_option
-from guestctl.cli.view import show_view
+from guestctl.cli.view import print_found, show_view
 
 if TYPE_CHECKING:
     from guestctl.detectors.report.network import NetworkInterface
@@ -23,8 +23,6 @@ def command(images: tuple[str, ...], options: GuestOptions, as_json: bool) -> No
 
 
 def _print_page(found: list[NetworkInterface]) -> None:
-    from guestctl.cli.output import print_table
-
     rows = [
         (
             one.name,
@@ -37,4 +35,5 @@ def _print_page(found: list[NetworkInterface]) -> None:
         )
         for one in found
     ]
-    print_table(("Interface", "Method", "Addresses", "Gateway", "DNS", "MAC", "Configured in"), rows)
+    header = ("Interface", "Method", "Addresses", "Gateway", "DNS", "MAC", "Configured in")
+    print_found(header, rows, "No network interfaces are configured.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from guestctl.cli.options import GuestOptions, guest_options, json_option
-from guestctl.cli.view import show_view
+from guestctl.cli.view import print_found, show_view
 
 if TYPE_CHECKING:
     from guestctl.detectors.report.packages import Package, PackageFile
@@ -39,22 +39,28 @@ def command(
 
 
 def _files(system: System, name: str) -> list[PackageFile]:
+    from guestctl.core.errors import DetectionError
     from guestctl.detectors.packages import files
 
-    return list(files(system, name))
+    found = list(files(system, name))
+    if not found:
+        raise DetectionError(f"no package {name} is installed, or none of its files are listed")
+    return found
 
 
 def _owners(system: System, path: str) -> list[Package]:
+    from guestctl.core.errors import DetectionError
     from guestctl.detectors.packages import owners
 
-    return list(owners(system, path))
+    found = list(owners(system, path))
+    if not found:
+        raise DetectionError(f"{path} belongs to no package")
+    return found
 
 
 def _print_packages(found: list[Package]) -> None:
-    from guestctl.cli.output import print_table
-
     rows = [(one.manager, one.name, one.full_version, one.arch, one.status, one.summary) for one in found]
-    print_table(("Manager", "Package", "Version", "Architecture", "Status", "Summary"), rows)
+    print_found(("Manager", "Package", "Version", "Architecture", "Status", "Summary"), rows, "No packages.")
 
 
 def _print_files(found: list[PackageFile]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from guestctl.cli.options import GuestOptions, guest_options, json_option
-from guestctl.cli.view import show_view
+from guestctl.cli.view import print_found, show_view
 
 if TYPE_CHECKING:
     from guestctl.detectors.report.services import Service
@@ -27,8 +27,6 @@ def command(images: tuple[str, ...], options: GuestOptions, with_all: bool, as_j
 
 
 def _print_page(found: list[Service], with_all: bool) -> None:
-    from guestctl.cli.output import print_table
-
     rows = [
         (
             one.name,
@@ -41,4 +39,4 @@ def _print_page(found: list[Service], with_all: bool) -> None:
         for one in found
         if with_all or one.start not in _QUIET
     ]
-    print_table(("Name", "Kind", "Start", "When", "As", "Description"), rows)
+    print_found(("Name", "Kind", "Start", "When", "As", "Description"), rows, "No services.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from guestctl.cli.options import GuestOptions, guest_options, json_option
-from guestctl.cli.view import show_view
+from guestctl.cli.view import print_found, show_view
 
 if TYPE_CHECKING:
     from guestctl.detectors.report.users import Account
@@ -24,7 +24,7 @@ def command(images: tuple[str, ...], options: GuestOptions, with_all: bool, as_j
 
 
 def _print_page(found: list[Account], with_all: bool) -> None:
-    from guestctl.cli.output import print_table, printable
+    from guestctl.cli.output import printable
     from guestctl.detectors.linux.users import can_log_in
 
     shown = [
@@ -34,7 +34,8 @@ def _print_page(found: list[Account], with_all: bool) -> None:
         (one.name, str(one.uid), one.password or "", " ".join(one.groups), one.home, one.shell, one.comment)
         for one in shown
     ]
-    print_table(("Name", "Id", "Password", "Groups", "Home", "Shell", "Comment"), rows, right=(1,))
+    header = ("Name", "Id", "Password", "Groups", "Home", "Shell", "Comment")
+    print_found(header, rows, "No accounts." if with_all else "No account can log in.", right=(1,))
     for one in shown:
         for key in one.authorized_keys:
             print(printable(f"{one.name}: {key.fingerprint} {key.comment} ({key.type}, {key.source})"))

@@ -10,6 +10,16 @@ if TYPE_CHECKING:
     from guestctl.detectors.system import System
 
 
+def print_found(header: Sequence[str], rows: Sequence[Sequence[str]], none: str, *, right: Sequence[int] = ()) -> None:
+    """A table, or where it would be empty the words `none`."""
+    from guestctl.cli.output import print_table
+
+    if rows:
+        print_table(header, rows, right=right)
+    else:
+        print(none)
+
+
 def show_view(
     name: str,
     images: Sequence[str],
@@ -25,32 +35,40 @@ def show_view(
     """
     import msgspec
 
-    from guestctl.cli.output import print_json, printable, warn
-    from guestctl.core.errors import DetectionError
+    from guestctl.cli.output import fail, print_json, printable, warn
+    from guestctl.core.errors import DetectionError, GuestctlError
     from guestctl.detectors import views
     from guestctl.detectors.system import open_system
 
+    failed = False
+    records: list[tuple[System, Any]] = []
     with options.machine(*images) as machine:
+        systems: list[System] = []
         try:
             systems = [open_system(machine, guest) for guest in machine.guests()]
             if not systems:
                 raise DetectionError("no operating system found")
-            records = [view(system) if view else views.view(name, system) for system in systems]
+            for system in systems:
+                try:
+                    records.append((system, view(system) if view else views.view(name, system)))
+                except (GuestctlError, OSError) as error:
+                    if len(systems) == 1:
+                        raise
+                    # The others have an answer.
+                    fail(f"{system.guest.root}: {error}")
+                    failed = True
+            if as_json:
+                print_json([{"root": system.guest.root, name: msgspec.to_builtins(one)} for system, one in records])
+            else:
+                for number, (system, record) in enumerate(records):
+                    if len(systems) > 1:
+                        print(("\n" if number else "") + f"{printable(system.guest.root)}:")
+                    print_page(record)
         finally:
             for warning in machine.all_warnings():
                 warn(warning)
-        for system in systems:
-            for warning in system.warnings:
-                warn(f"{system.guest.root}: {warning}")
-        if as_json:
-            print_json(
-                [
-                    {"root": system.guest.root, name: msgspec.to_builtins(record)}
-                    for system, record in zip(systems, records, strict=True)
-                ]
-            )
-            return
-        for number, (system, record) in enumerate(zip(systems, records, strict=True)):
-            if len(systems) > 1:
-                print(("\n" if number else "") + f"{printable(system.guest.root)}:")
-            print_page(record)
+            for system in systems:
+                for warning in system.warnings:
+                    warn(f"{system.guest.root}: {warning}")
+    if failed:
+        raise SystemExit(1)
