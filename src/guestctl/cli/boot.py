@@ -72,5 +72,5 @@ def _print_page(boot: Boot) -> None:
     print(f"Kernel: {printable(boot.kernel or 'unknown')}")
     print(f"Command line: {printable(boot.command_line or '')}")
     for where, names in drivers.items():
-        print(f"Drivers, {where}: {' '.join(names)}")
+        print(printable(f"Drivers, {where}: {' '.join(names)}"))
     print(f"Finds disks on virtio: {virtio}")

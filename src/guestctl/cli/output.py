@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+# Halves of surrogate pairs that stand for no byte of a name.
+_LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -24,7 +26,7 @@ def printable(text: str) -> str:
 
 def name_for_output(name: str) -> str:
     """A guest's file name: its own bytes for a pipe, made harmless for a terminal."""
-    return printable(name) if sys.stdout.isatty() else name
+    return printable(name) if sys.stdout.isatty() else _LONE_SURROGATE.sub("\ufffd", name)
 
 
 def fail(error: Exception | str) -> None:
@@ -50,11 +52,14 @@ def size_text(size: int) -> str:
 
 
 def time_text(nanoseconds: int | None) -> str:
-    """A time as ``stat`` prints it, in UTC; ``-`` where there is none."""
+    """A time as ``stat`` prints it, in UTC; ``-`` where there is none, its seconds where no calendar has it."""
     if nanoseconds is None:
         return "-"
     seconds, rest = divmod(nanoseconds, 10**9)
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+    except OverflowError:
+        return f"{seconds}.{rest:09d}"
     return f"{moment:%Y-%m-%d %H:%M:%S}.{rest:09d} +0000"
 
 
