@@ -55,7 +55,8 @@ def take_inventory(system: System, *, languages: bool = True) -> Inventory:
     found = [_with_licenses(system, package) for package in (*packages(system), *_programs(system))]
     if languages:
         found += language_packages(system)
-    distribution = Distribution.of(system.tree, guest)
+    guest.product_name = _clean_text(guest.product_name) if guest.product_name else None
+    distribution = Distribution(*map(_clean_text, Distribution.of(system.tree, guest)))
     components: dict[str, Component] = {}
     for package in map(clean, found):
         # rpm keeps the keys that it trusts among its packages.
@@ -107,4 +108,4 @@ def clean(package: Package) -> Package:
 
 
 def _clean_text(text: str) -> str:
-    return text[:_MAX_TEXT].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return re.sub("[\ud800-\udfff]", "\ufffd", text[:_MAX_TEXT])
