@@ -52,7 +52,10 @@ class Client:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(20)
         self.socket.connect(str(path))
-        assert self.receive(18) == b"NBDMAGICIHAVEOPT\0\3"
+        greeting = self.receive(18)
+        if greeting != b"NBDMAGICIHAVEOPT\0\3":
+            self.close()
+            raise ConnectionRefusedError(greeting)
         if flags is not None:
             self.socket.sendall(struct.pack(">I", flags))
 
