@@ -176,6 +176,26 @@ def test_damage_fails_its_requests_alone(content: bytes, tmp_path: Path) -> None
             assert client.simple_reply() == 0 and client.receive(16) == content[:16]
 
 
+def test_damage_makes_the_status_unknown(content: bytes, tmp_path: Path) -> None:
+    class Unmapped(_Damaged):
+        def extent(self, offset: int) -> Extent:
+            if offset // 4096 * 4096 == self._page:
+                raise InvalidFormat("it is damaged", structure="extent", offset=offset)
+            return super().extent(offset)
+
+    page = 1 << 20
+    with (
+        serving(Unmapped(content[: 4 << 20], page), tmp_path / "socket"),
+        Client(tmp_path / "socket").go() as client,
+    ):
+        for offset in (0, page, page + 4096):
+            length = (4 << 20) - offset
+            client.send(nbd.BLOCK_STATUS, offset, length)
+            assert client.chunks() == [(5, struct.pack(">III", 1, length, 0))]
+        assert client.read(page - 4096, 4097) == _EIO
+        assert client.read(page - 4096, 4096) == content[page - 4096 : page]
+
+
 def test_a_file_that_shrinks(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(content[: 4 << 20])

@@ -72,9 +72,9 @@ class NbdServer:
     def uri(self) -> str:
         """As the NBD URI specification has it."""
         scheme = "nbds" if self.tls else "nbd"
-        name = quote(self.export, safe="")
+        name = quote(self.export, safe="", errors="surrogateescape")
         if self.path is not None:
-            return f"{scheme}+unix:///{name}?socket={quote(self.path)}"
+            return f"{scheme}+unix:///{name}?socket={quote(self.path, errors='surrogateescape')}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == DEFAULT_PORT else f":{self.port}"
         return f"{scheme}://{host}{port}/{name}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from guestctl.core.errors import UnsupportedFeature
+from guestctl.core.errors import InvalidFormat, UnsupportedFeature
 
 _MAX_KEYS_BYTES = 1 << 20
 
@@ -43,9 +43,12 @@ def _use_keys(context: ssl.SSLContext, path: Path) -> None:
         raise UnsupportedFeature(
             f"{path}: pre-shared keys need Python 3.13 or later; use certificates", feature="TLS-PSK"
         )
-    with path.open() as file:
-        lines = file.read(_MAX_KEYS_BYTES).split()
-    keys = {user: bytes.fromhex(key) for user, _, key in (line.partition(":") for line in lines)}
+    try:
+        with path.open() as file:
+            lines = file.read(_MAX_KEYS_BYTES).split()
+        keys = {user: bytes.fromhex(key) for user, _, key in (line.partition(":") for line in lines)}
+    except ValueError as error:
+        raise InvalidFormat(f"{path}: not lines of USER:HEX", structure="pre-shared keys", offset=0) from error
     context.set_ciphers("PSK")
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_psk_server_callback(lambda identity: keys.get(identity or "", b""))
