@@ -12,6 +12,8 @@ from guestctl.detectors.system import System
 
 # The loader takes some 5 µs a character.
 _MAX_YAML_CHARACTERS = 64 << 10
+_MAX_VALUES = 256  # of a list
+_TRUE = ("true", "on", "yes", "y")  # netplan's words
 
 
 def detect_network(tree: Tree, guest: Guest) -> None:
@@ -131,7 +133,8 @@ def _netplan(tree: Tree) -> Iterator[NetworkInterface]:
     for path, text in texts:
         try:
             # The C loader nests on the C stack, which a hostile file can exhaust.
-            document = yaml.load(text, Loader=yaml.SafeLoader)
+            # netplan itself takes all values for texts; here numbers and dates would only be more to go wrong.
+            document = yaml.load(text, Loader=yaml.BaseLoader)
         except (yaml.YAMLError, ValueError, RecursionError):
             yield NetworkInterface("?", None, [], None, path)
             continue
@@ -139,8 +142,8 @@ def _netplan(tree: Tree) -> Iterator[NetworkInterface]:
         for kind in ("ethernets", "wifis", "bonds", "bridges", "vlans"):
             group = network.get(kind) if isinstance(network, dict) else None
             for name, settings in group.items() if isinstance(group, dict) else ():
-                if isinstance(settings, dict):
-                    yield _from_netplan(str(name), kind, settings, path)
+                if isinstance(name, str) and isinstance(settings, dict):
+                    yield _from_netplan(name, kind, settings, path)
 
 
 def _from_netplan(name: str, kind: str, settings: dict[str, object], path: str) -> NetworkInterface:
@@ -152,7 +155,7 @@ def _from_netplan(name: str, kind: str, settings: dict[str, object], path: str) 
     for route in _list(settings.get("routes")):
         if gateway is None and isinstance(route, dict) and route.get("to") in ("default", "0.0.0.0/0", "::/0"):
             gateway = route.get("via")
-    dynamic = settings.get("dhcp4") is True or settings.get("dhcp6") is True
+    dynamic = any(str(settings.get(key)).lower() in _TRUE for key in ("dhcp4", "dhcp6"))
     method = "dhcp" if dynamic else "static" if listed else None
     match, servers, renamed = settings.get("match"), settings.get("nameservers"), settings.get("set-name")
     dns = _list(servers.get("addresses")) if isinstance(servers, dict) else []
@@ -171,7 +174,8 @@ def _from_netplan(name: str, kind: str, settings: dict[str, object], path: str) 
 
 
 def _list(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
+    # An alias may name one list again and again.
+    return value[:_MAX_VALUES] if isinstance(value, list) else []
 
 
 def _network_manager(tree: Tree) -> Iterator[NetworkInterface]:
