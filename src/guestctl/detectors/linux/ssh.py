@@ -93,10 +93,11 @@ def _lines(system: System, path: str) -> list[tuple[str, list[str]]]:
 def authorized_keys(system: System, patterns: str, name: str, home: str) -> list[AuthorizedKey]:
     """The keys that may log in as the user `name`, from the files of an AuthorizedKeysFile."""
     keys: list[AuthorizedKey] = []
+    tokens = {"%h": home, "%u": name, "%%": "%"}
     for pattern in patterns.split():
         if pattern == "none":
             continue
-        path = pattern.replace("%h", home).replace("%u", name).replace("%%", "%")
+        path = re.sub("%[hu%]", lambda token: tokens[token[0]], pattern)
         path = path if path.startswith("/") else f"{home.rstrip('/')}/{path}"
         keys += parse_authorized_keys(text_of(system, path), path)
     return keys[:_MAX_KEYS]

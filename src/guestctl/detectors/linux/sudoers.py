@@ -40,6 +40,12 @@ def sudoers(system: System) -> Sudoers | None:
     return found
 
 
+def words_in(found: Sudoers) -> int:
+    """How many names `rules_for` may have to look at."""
+    aliases = sum(map(len, found.aliases.values()))
+    return sum(len(rule.users) + aliases for rule in found.rules)
+
+
 def rules_for(found: Sudoers, user: str, uid: int, groups: list[str]) -> list[SudoRule]:
     """The rules that name a user, a group of his, or ALL, also by way of aliases."""
     names = {user, f"#{uid}", "ALL", *(f"%{group}" for group in groups)}

@@ -9,6 +9,9 @@ from guestctl.detectors.system import System
 
 _DAY_NS = 86400 * 10**9
 _MAX_ACCOUNTS = 1 << 14
+# Of all accounts: many may have one home, the same groups, and the same rules of sudoers.
+_MAX_DETAILS = 1 << 18
+_MAX_RULE_WORDS = 1 << 25  # that are compared with accounts, some seconds
 _NO_LOGIN = {"nologin", "false", "sync", "halt", "shutdown", "null"}
 
 
@@ -30,24 +33,33 @@ def users(system: System) -> list[Account]:
     """Every account of passwd(5)."""
     from guestctl.detectors.linux.reading import text_of
     from guestctl.detectors.linux.ssh import authorized_keys, sshd_settings
-    from guestctl.detectors.linux.sudoers import rules_for, sudoers
+    from guestctl.detectors.linux.sudoers import rules_for, sudoers, words_in
 
     shadow = {name: rest for name, *rest in _records(text_of(system, "/etc/shadow"), 9)}
     names, members = _groups(text_of(system, "/etc/group"))
     patterns = (sshd_settings(system) or {}).get("authorizedkeysfile", ".ssh/authorized_keys")
     rules = sudoers(system)
+    texts = {id(rule): str(rule) for rule in rules.rules} if rules else {}
+    words = words_in(rules) if rules else 0
+    if words > _MAX_RULE_WORDS:
+        system.warnings.append("users: there are too many rules of sudoers to tell whose they are")
+        rules, words = None, 0
+    details = 0
     found: list[Account] = []
     for name, password, uid, gid, comment, home, shell in _records(text_of(system, "/etc/passwd"), 7):
         if not (uid.isdecimal() and gid.isdecimal()):
             continue
-        if len(found) == _MAX_ACCOUNTS:
-            system.warnings.append(f"users: more than {_MAX_ACCOUNTS} accounts")
+        if len(found) == _MAX_ACCOUNTS or details > _MAX_DETAILS or len(found) * words > _MAX_RULE_WORDS:
+            system.warnings.append(f"users: only the first {len(found)} accounts are shown: there is too much of them")
             break
         aging = shadow.get(name, [""] * 8)
         secret = password if password != "x" else aging[0] if name in shadow else None
         changed, maximum, expires = (_days(aging[number]) for number in (1, 3, 6))
         primary = [names[gid]] if gid in names else []
         groups = [*primary, *(group for group in members.get(name, ()) if group not in primary)]
+        keys = authorized_keys(system, patterns, name, home)
+        sudo = [texts[id(rule)] for rule in rules_for(rules, name, int(uid[:20]), groups)] if rules else []
+        details += len(groups) + len(keys) + sum(map(len, sudo)) // 64
         found.append(
             Account(
                 name=name,
@@ -59,10 +71,10 @@ def users(system: System) -> list[Account]:
                 groups=groups,
                 password=_password_state(secret),
                 flags=["password expired"] if changed == 0 else [],
-                authorized_keys=authorized_keys(system, patterns, name, home),
+                authorized_keys=keys,
                 password_changed_ns=changed * _DAY_NS if changed else None,
                 password_expires_ns=(changed + maximum) * _DAY_NS if changed and maximum is not None else None,
-                sudo=[str(rule) for rule in rules_for(rules, name, int(uid[:20]), groups)] if rules else [],
+                sudo=sudo,
                 expires_ns=None if expires is None else expires * _DAY_NS,
             )
         )
