@@ -294,3 +294,15 @@ def test_page_is_harmless(capsys: pytest.CaptureFixture[str]) -> None:
     page.files(iter(found))
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["--- a\\x1b", "+++ b", "", "Files:", "- /\\x1b[31m\\x0a", "+ /\\xff\\x9b"]
+
+
+def test_what_cannot_be_inspected_is_trouble(
+    sides: Sides, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from guestctl.detectors.linux import DETECTORS
+
+    def damaged(tree: object, found: object) -> None:
+        raise InvalidFormat("damaged", structure="extent", offset=0)
+
+    monkeypatch.setitem(DETECTORS, "hostname", damaged)
+    _diff(capsys, "--no-files", sides.before, sides.before, code=2)

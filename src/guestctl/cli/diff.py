@@ -92,7 +92,10 @@ def _facts(left: Tree, right: Tree, trouble: _Trouble) -> Iterator[tuple[str, li
     if len(guests) != 2:
         return
     systems = [open_system(tree.machine, guest) for tree, guest in zip((left, right), guests, strict=True)]
+    known = [set(tree.machine.warnings) for tree in (left, right)]
     reports = [inspect(tree.machine, with_applications=guests[0].type == "windows").guests[0] for tree in (left, right)]
+    # What could not be inspected would look like what is not there; options.tree says what it was.
+    trouble.found |= any(set(tree.machine.warnings) - old for tree, old in zip((left, right), known, strict=True))
     yield from diff_guests(systems[0], systems[1], (reports[0], reports[1]), trouble)
     for system in systems:
         for warning in system.warnings:
