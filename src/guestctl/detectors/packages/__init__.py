@@ -148,7 +148,7 @@ def owners(system: System, path: str) -> Iterator[Package]:
     """The packages that `path` belongs to, also under another name of its directory, such as /bin for /usr/bin."""
     tree = system.tree
     directory, _, name = path.rpartition("/")
-    real = tree.realpath(directory or "/")
+    real = tree.realpath(directory or "/") if tree.is_dir(directory or "/") else directory
     for package, contents in _all_installed(system):
         try:
             parents = {parent for parent, _, last in (file.path.rpartition("/") for file in contents) if last == name}
