@@ -15,9 +15,11 @@ from guestctl.cli.output import name_for_output, time_text
 from guestctl.core.errors import InvalidFormat
 from guestctl.detectors.linux.network import network
 from guestctl.detectors.linux.storage import storage
+from guestctl.detectors.linux.sudoers import sudoers
 from guestctl.detectors.linux.systemd import parse_unit
 from guestctl.detectors.linux.users import users
 from guestctl.detectors.packages import flatpak, portage
+from guestctl.detectors.sbom.copyright import debian_licenses
 from guestctl.detectors.sbom.languages import java
 from guestctl.detectors.sbom.languages.sections import read_sections
 from guestctl.detectors.views import view
@@ -73,6 +75,19 @@ def test_accounts_that_share_groups_and_rules() -> None:
     found = users(system)
     assert 0 < len(found) < 100
     assert system.warnings == [f"users: only the first {len(found)} accounts are shown: there is too much of them"]
+
+
+def test_blanks() -> None:
+    system = memory_system(
+        {
+            "/etc/sudoers": "a" + " " * 500_000 + "b , c = d\n",
+            "/usr/share/doc/a/copyright": "Format: x\nLicense: MIT" + " " * 500_000 + "x\nLicense: GPL-2+  \n",
+        }
+    )
+    found = sudoers(system)
+    assert found is not None
+    assert [(rule.users, rule.hosts) for rule in found.rules] == [(["a"], ["b", "c"])]
+    assert "GPL-2.0-or-later" in debian_licenses(system.tree, "a")
 
 
 def test_values_of_netplan() -> None:

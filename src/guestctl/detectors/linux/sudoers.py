@@ -122,7 +122,7 @@ def _read_line(line: str, source: str, found: Sudoers) -> None:
             found.aliases[name.strip()] = _split(members, ",")
     else:
         # Blanks around commas and after ! do not divide users from hosts.
-        line = re.sub(r"\s*(?<!\\),\s*", ", ", re.sub(r"!\s+", "!", line))
+        line = re.sub(r"(?<!\s)\s*+(?<!\\),\s*", ", ", re.sub(r"!\s+", "!", line))
         head = re.match(r'((?:"[^"]*"|\\.|(?<=,) |[^\s"\\])+)\s+(.*)', line, re.DOTALL)
         if head:
             users = _split(head[1], ",")

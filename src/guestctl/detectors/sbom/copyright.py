@@ -8,7 +8,7 @@ import re
 from guestctl.core.errors import InvalidFormat
 from guestctl.detectors.files import Tree, read_config
 
-_LICENSE = re.compile(r"^License: *(\S.*?) *$", re.MULTILINE)
+_LICENSE = re.compile(r"^License: *(\S.*)", re.MULTILINE)
 _VERSIONED = re.compile(r"(A?GPL|LGPL|GFDL)-(\d(?:\.\d)?)(\+?)")
 # short names that the format defines -> SPDX's identifiers, where they are not the same
 _SPDX = {
@@ -34,7 +34,7 @@ def debian_licenses(tree: Tree, package: str) -> list[str]:
         return []  # larger than makes sense
     if not text.startswith("Format"):
         return []
-    return sorted({_spdx(name) for name in _LICENSE.findall(text)})
+    return sorted({_spdx(name.rstrip(" ")) for name in _LICENSE.findall(text)})
 
 
 def _spdx(name: str) -> str:
