@@ -186,6 +186,8 @@ def _windows(shared: Path) -> Files:
 def _mutate(files: Files, chance: random.Random) -> str:
     """Change one file, and tell how."""
     paths = [path for path, content in files.items() if content is not None and not path.endswith("/cmd.exe")]
+    if not paths:
+        return "none is left"
     path = chance.choice([one for one in paths if one in _CONFIGURATION] or paths if chance.randrange(2) else paths)
     content = files[path]
     data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content or b""
