@@ -64,6 +64,8 @@ _RED_HAT_NAMES = (
     ("neokylin", "neokylin"),
     ("kylin", "kylin"),
 )
+_UPDATE = re.compile(r"release (\d{1,9}) \([^)]{1,40} Update (\d{1,9})\)")  # Red Hat's before 5
+_DOTTED = re.compile(r"(?<!\d)\d{1,9}(?:\.\d{1,9})+")
 _RED_HAT_FAMILY = {"rhel", "centos", "rocky", "almalinux", "oraclelinux", "scientificlinux"}
 
 
@@ -94,7 +96,7 @@ def detect_distribution(tree: Tree, guest: Guest) -> None:
 
 def split_version(version: str | None) -> tuple[int | None, int | None]:
     """The first two numbers of a version that begins with a number."""
-    match = re.match(r"\s*v?(\d{1,9})(?:\.(\d{1,9}))?", version or "")
+    match = re.match(r"\s*[vV]?(\d{1,9})(?:\.(\d{1,9}))?", version or "")
     if not match:
         return None, None
     return int(match[1]), int(match[2]) if match[2] is not None else None
@@ -151,6 +153,9 @@ def _red_hat(tree: Tree) -> Release | None:
             continue
         lowered = line.lower()
         distro = next((word for start, word in _RED_HAT_NAMES if start in lowered), "redhat-based")
+        match = _UPDATE.search(line)
+        if match:
+            return Release(distro, line, f"{match[1]}.{match[2]}")
         match = re.search(r"release\s+(\d[\d.]*)|\b(\d+(?:\.\d+)*)\b", line)
         return Release(distro, line, (match[1] or match[2]) if match else None)
     return None
@@ -189,7 +194,7 @@ def _plain_files(tree: Tree) -> Release | None:
     for path, distro, prefix in _PLAIN_FILES:
         line = first_line(tree, path)
         if line is not None:
-            match = re.search(r"\d+(?:\.\d+)+", line) or re.search(r"\d+", line)
+            match = _DOTTED.search(line) or re.search(r"\d+", line)
             return Release(distro, prefix + line, match[0] if match else None)
     if tree.exists("/etc/arch-release"):
         return Release("archlinux", "Arch Linux")
