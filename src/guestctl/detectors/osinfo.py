@@ -38,9 +38,9 @@ _ROLLING = {
     "manjaro": "manjaro",
     "voidlinux": "voidlinux",
 }
-# From these major versions on the minor one is no part of it, and the other way round.
+# The first release of these had no minor number, others had one.
 _MAJOR_ONLY = {("rhel", 3), ("debian", 3), ("mandriva", 2007), ("mandriva", 2011)}
-_FIRST_OF_THREE_DIGITS = 1000  # openSUSE Tumbleweed has the day as its version
+_FIRST_DAY = 20000000  # openSUSE Tumbleweed has the day as its version
 
 
 def osinfo_id(distro: str, major: int | None, minor: int | None) -> str | None:
@@ -53,7 +53,9 @@ def osinfo_id(distro: str, major: int | None, minor: int | None) -> str | None:
         return f"sles{major}" + (f"sp{minor}" if minor else "")
     if distro == "centos" and major >= 8:
         return f"centos-stream{major}" if minor is None else f"centos{major}"
-    if distro == "opensuse" and major >= _FIRST_OF_THREE_DIGITS:
+    if distro == "centos" and major == 7:
+        return "centos7.0"  # the only one of its releases that has an id
+    if distro == "opensuse" and major >= _FIRST_DAY:
         return "opensusetumbleweed"
     if distro == "altlinux" and major < 8:
         return f"altlinux{major}.{minor or 0}"

@@ -50,7 +50,7 @@ ORACLE = 'NAME="Oracle Linux Server"\nID="ol"\nVERSION_ID="8.6"\nPRETTY_NAME="Or
         ({"/etc/os-release": ALPINE}, ("alpinelinux", "Alpine Linux v3.18", 3, 18, "alpinelinux3.18")),
         (
             {"/etc/os-release": CENTOS7, "/etc/centos-release": "CentOS Linux release 7.9.2009 (Core)\n"},
-            ("centos", "CentOS Linux 7 (Core)", 7, 9, "centos7.9"),
+            ("centos", "CentOS Linux 7 (Core)", 7, 9, "centos7.0"),
         ),
         ({"/etc/os-release": ROCKY}, ("rocky", "Rocky Linux 9.2 (Blue Onyx)", 9, 2, "rocky9")),
         ({"/etc/os-release": SLES}, ("sles", "SUSE Linux Enterprise Server 15 SP5", 15, 5, "sles15sp5")),

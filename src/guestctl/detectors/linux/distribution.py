@@ -96,7 +96,7 @@ def detect_distribution(tree: Tree, guest: Guest) -> None:
 
 def split_version(version: str | None) -> tuple[int | None, int | None]:
     """The first two numbers of a version that begins with a number."""
-    match = re.match(r"\s*[vV]?(\d{1,9})(?:\.(\d{1,9}))?", version or "")
+    match = re.match(r"\s*[vVp]?(\d{1,9})(?:\.(\d{1,9}))?", version or "")
     if not match:
         return None, None
     return int(match[1]), int(match[2]) if match[2] is not None else None
