@@ -1,6 +1,6 @@
 """Release files that systems ship, one tree a system.
 
-The texts are those of the releases that the names tell.
+The texts have the form that the releases of the names ship; of details that nothing here looks at, not every word.
 """
 
 from __future__ import annotations
