@@ -258,3 +258,14 @@ def test_small_runs_are_read_together(seed: int) -> None:
         stored += run.source is not None
     assert done == device.size
     assert Counted.reads < stored
+
+
+def test_what_was_cut_off_a_sparse_file_is_no_hole(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    with path.open("wb") as file:
+        file.write(b"x" * 4096)
+        file.truncate(8 << 20)
+    with FileDevice.open(path, mapped=False) as device:
+        os.truncate(path, 1 << 20)
+        with pytest.raises(EndOfDevice):
+            list(device.runs(0, device.size))

@@ -130,6 +130,9 @@ class FileDevice(BlockDevice):
             return min(os.lseek(self._fd, offset, whence), end)
         except OSError as error:
             if error.errno == errno.ENXIO and whence == os.SEEK_DATA:
+                size = os.lseek(self._fd, 0, os.SEEK_END)
+                if size < end:  # the file was cut off
+                    raise EndOfDevice(offset=offset, length=end - offset, size=size) from error
                 return end  # no data from here to the end
             return end if whence == os.SEEK_HOLE else offset
 

@@ -112,6 +112,7 @@ def odd(tmp_path: Path) -> Path:
     unit("transient.service", "", "run/systemd/transient")
     (tmp_path / _VENDOR / "garbage.service").write_text("garbage\n=\n")
     (tmp_path / _VENDOR / "continued.service").write_text("[Install]\nWantedBy=multi-\\\n# no\nuser.target\n")
+    (tmp_path / _VENDOR / "escaped.service").write_text("[Install]\nX-Note=a\\\\\nWantedBy=multi-user.target\n")
     (tmp_path / _VENDOR / "commented.service").write_text("[Install]\n#WantedBy=a.target\n;WantedBy=b.target\n")
     (tmp_path / _VENDOR / "folder.service").mkdir()
     shutil.copy(tmp_path / _VENDOR / "disabled.service", tmp_path / _ETC / wants / "disabled.service")

@@ -9,7 +9,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from guestctl.detectors.linux.reading import included, text_of
 from guestctl.detectors.report.users import AuthorizedKey
@@ -90,8 +90,10 @@ def _lines(system: System, path: str) -> list[tuple[str, list[str]]]:
     return lines
 
 
-def authorized_keys(system: System, patterns: str, name: str, home: str) -> list[AuthorizedKey]:
-    """The keys that may log in as the user `name`, from the files of an AuthorizedKeysFile."""
+def authorized_keys(
+    patterns: str, name: str, home: str, keys_in: Callable[[str], Iterable[AuthorizedKey]]
+) -> list[AuthorizedKey]:
+    """The keys that may log in as the user `name`: what `keys_in` finds in the files of an AuthorizedKeysFile."""
     keys: list[AuthorizedKey] = []
     tokens = {"%h": home, "%u": name, "%%": "%"}
     for pattern in patterns.split():
@@ -99,7 +101,7 @@ def authorized_keys(system: System, patterns: str, name: str, home: str) -> list
             continue
         path = re.sub("%[hu%]", lambda token: tokens[token[0]], pattern)
         path = path if path.startswith("/") else f"{home.rstrip('/')}/{path}"
-        keys += parse_authorized_keys(text_of(system, path), path)
+        keys += keys_in(path)
     return keys[:_MAX_KEYS]
 
 

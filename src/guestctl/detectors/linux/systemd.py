@@ -50,7 +50,7 @@ def parse_unit(text: str, into: Unit | None = None) -> Unit:
         line = line.strip()
         if line.startswith(("#", ";")) or (not line and not pending):
             continue
-        if line.endswith("\\"):
+        if (len(line) - len(line.rstrip("\\"))) % 2:  # a backslash that no other escapes
             pending.append(line[:-1].rstrip())
             continue
         line, pending = " ".join([*pending, line]), []

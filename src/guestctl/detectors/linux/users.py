@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from guestctl.detectors.files import Tree, read_config
 from guestctl.detectors.report import Guest, User
-from guestctl.detectors.report.users import Account
+from guestctl.detectors.report.users import Account, AuthorizedKey
 from guestctl.detectors.system import System
 
 _DAY_NS = 86400 * 10**9
@@ -32,7 +34,7 @@ def detect_users(tree: Tree, guest: Guest) -> None:
 def users(system: System) -> list[Account]:
     """Every account of passwd(5)."""
     from guestctl.detectors.linux.reading import text_of
-    from guestctl.detectors.linux.ssh import authorized_keys, sshd_settings
+    from guestctl.detectors.linux.ssh import authorized_keys, parse_authorized_keys, sshd_settings
     from guestctl.detectors.linux.sudoers import rules_for, sudoers, words_in
 
     shadow = {name: rest for name, *rest in _records(text_of(system, "/etc/shadow"), 9)}
@@ -44,6 +46,11 @@ def users(system: System) -> list[Account]:
     if words > _MAX_RULE_WORDS:
         system.warnings.append("users: there are too many rules of sudoers to tell whose they are")
         rules, words = None, 0
+
+    @lru_cache(maxsize=16)  # accounts may share one file
+    def keys_in(path: str) -> list[AuthorizedKey]:
+        return list(parse_authorized_keys(text_of(system, path), path))
+
     details = 0
     found: list[Account] = []
     for name, password, uid, gid, comment, home, shell in _records(text_of(system, "/etc/passwd"), 7):
@@ -57,7 +64,7 @@ def users(system: System) -> list[Account]:
         changed, maximum, expires = (_days(aging[number]) for number in (1, 3, 6))
         primary = [names[gid]] if gid in names else []
         groups = [*primary, *(group for group in members.get(name, ()) if group not in primary)]
-        keys = authorized_keys(system, patterns, name, home)
+        keys = authorized_keys(patterns, name, home, keys_in)
         sudo = [texts[id(rule)] for rule in rules_for(rules, name, int(uid[:20]), groups)] if rules else []
         details += len(groups) + len(keys) + sum(map(len, sudo)) // 64
         found.append(
