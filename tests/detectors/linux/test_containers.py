@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,14 +20,16 @@ ROOT = "var/lib/containers/storage"
 
 
 @pytest.mark.root
-def test_podman(run: Run, tmp_path: Path) -> None:
+def test_podman(run: Run, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         pytest.skip("needs root")
     layer = tmp_path / "layer.tar"
     with tarfile.open(layer, "w") as archive:
         archive.add(__file__, "bin/true")
     guest = tmp_path / "guest"
-    podman = ("podman", "--root", guest / ROOT, "--runroot", tmp_path / "run", "--storage-driver", "vfs")
+    short = tempfile.TemporaryDirectory()  # podman takes 50 characters at most
+    request.addfinalizer(short.cleanup)
+    podman = ("podman", "--root", guest / ROOT, "--runroot", short.name, "--storage-driver", "vfs")
     run(*podman, "import", layer, "demo:1")
     run(*podman, "tag", "demo:1", "other:2")
     run(*podman, "create", "--network=none", "--name", "box", "demo:1", "/bin/true")
