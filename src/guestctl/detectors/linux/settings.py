@@ -26,10 +26,10 @@ def detect_timezone(tree: Tree, guest: Guest) -> None:
         if marker and zone:
             guest.timezone = zone
             return
-    named = first_line(tree, "/etc/timezone")
-    if named:
-        guest.timezone = named
-        return
+    for path in ("/etc/timezone", "/var/db/zoneinfo"):  # the second is that of FreeBSD's tzsetup(8)
+        guest.timezone = first_line(tree, path)
+        if guest.timezone:
+            return
     for path in ("/etc/sysconfig/clock", "/etc/conf.d/clock"):
         values = dict(assignments(read_config(tree, path) or ""))
         guest.timezone = values.get("ZONE") or values.get("TIMEZONE") or None
