@@ -122,6 +122,7 @@ def ufs2(run: Run, folder: Path, source: Path) -> Path:
 
 def ntfs(run: Run, folder: Path, files: Files) -> Path:
     """wimlib writes into the filesystem through libntfs-3g, which needs no mount."""
+    folder.mkdir()
     image = _empty(folder / "ntfs", 64 * MIB)
     run("mkntfs", "-q", "-Q", "-F", "-s", "512", "-p", "0", "-H", "0", "-S", "0", image)
     run("wimcapture", tree(folder / "windows", files), folder / "windows.wim", "--compress=none")

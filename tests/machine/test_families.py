@@ -11,6 +11,7 @@ import lzma
 import re
 import sqlite3
 import tarfile
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -445,3 +446,185 @@ def test_freebsd(run: Run, tmp_path: Path) -> None:
         users=[report.User("root", 0, 0, "Charlie &", "/root", "/bin/csh")],
     )
     _check(image, expected, ["bash 0:5.2.26_1 amd64", "pciids 0:20240106 *"])
+
+
+CURRENT = r"Microsoft\Windows NT\CurrentVersion"
+UNINSTALL = r"Microsoft\Windows\CurrentVersion\Uninstall"
+SOFTWARE = {  # the values of these products' own hives
+    "winxp": '"ProductName"="Microsoft Windows XP"\n"CurrentVersion"="5.1"\n"CurrentBuildNumber"="2600"\n',
+    "win7": '"ProductName"="Windows 7 Professional"\n"InstallationType"="Client"\n"CurrentVersion"="6.1"\n'
+    '"CurrentBuildNumber"="7601"\n',
+    "win10": '"ProductName"="Windows 10 Pro"\n"InstallationType"="Client"\n"CurrentVersion"="6.3"\n'
+    '"CurrentMajorVersionNumber"=dword:0000000a\n"CurrentMinorVersionNumber"=dword:00000000\n'
+    '"CurrentBuildNumber"="16299"\n',
+    # That of Windows 11 calls it "Windows 10", too: only the build tells.
+    "win11": '"ProductName"="Windows 10 Pro"\n"InstallationType"="Client"\n"CurrentVersion"="6.3"\n'
+    '"CurrentMajorVersionNumber"=dword:0000000a\n"CurrentMinorVersionNumber"=dword:00000000\n'
+    '"CurrentBuildNumber"="22631"\n',
+}
+PROGRAMS = {
+    rf"{UNINSTALL}\7-Zip": '"DisplayName"="7-Zip 23.01"\n"DisplayVersion"="23.01"\n"Publisher"="Igor Pavlov"\n',
+    rf"{UNINSTALL}\NoName": '"SystemComponent"=dword:00000001\n',
+}
+SEVEN_ZIP = report.Application("7-Zip", 0, "23.01", "", "", "7-Zip 23.01", publisher="Igor Pavlov")
+WINDOWS_ID = "0x1a2b3c4d"
+GPT_BASIC, GPT_RESERVED = "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7", "E3C9E316-0B5C-4DB8-817D-F92DF00215AE"
+
+
+def _system(hostname: str, zone: str, drive: bytes) -> dict[str, str]:
+    return {
+        "Select": '"Current"=dword:00000001\n',
+        "MountedDevices": rf'"\\DosDevices\\C:"=hex(3):{drive.hex(",")}' + "\n",
+        r"ControlSet001\Control\TimeZoneInformation": zone + "\n",
+        r"ControlSet001\Services\Tcpip\Parameters": f'"Hostname"="{hostname}"\n',
+    }
+
+
+def _software(run: Run, shared: Path, folder: Path, name: str) -> bytes:
+    minimal = shared / "registry" / "hivex-minimal"
+    return make.hive(run, minimal, folder / "software", {CURRENT: SOFTWARE[name], **PROGRAMS})
+
+
+def _windows(root: str, **facts: Any) -> report.Guest:
+    common = {"type": "windows", "distro": "windows", "users": [], "windows_current_control_set": "ControlSet001"}
+    return _expected(root, {"/": root}, **{**common, "drive_mappings": {"C": root}, **facts})
+
+
+def _check_programs(image: Path, expected: report.Guest, warnings: list[str] | None = None) -> None:
+    with Machine.open(image) as machine:
+        found = inspect(machine)
+    assert found.warnings == (warnings or [])
+    (guest,) = found.guests
+    expected.applications = [SEVEN_ZIP]
+    assert msgspec.to_builtins(guest) == msgspec.to_builtins(expected)
+
+
+def test_windows_xp(run: Run, shared: Path, tmp_path: Path) -> None:
+    """One partition, with the names in the letters that XP has them in."""
+    drive = bytes.fromhex("4d3c2b1a") + make.MIB.to_bytes(8, "little")
+    keys = _system("XPBOX", '"StandardName"="Pacific Standard Time"', drive)
+    files: Files = {
+        "/WINDOWS/system32/config/software": _software(run, shared, tmp_path, "winxp"),
+        "/WINDOWS/system32/config/system": make.hive(
+            run, shared / "registry" / "hivex-minimal", tmp_path / "system", keys
+        ),
+        "/WINDOWS/system32/cmd.exe": make.program(0x14C),
+        "/Documents and Settings/Administrator/NTUSER.DAT": "",
+        "/boot.ini": "[boot loader]\r\n",
+    }
+    parts = [Part("7", make.ntfs(run, tmp_path / "c", files), ", bootable")]
+    expected = _windows(
+        "/dev/sda1",
+        product_name="Microsoft Windows XP",
+        major_version=5,
+        minor_version=1,
+        arch="i386",
+        osinfo="winxp",
+        hostname="XPBOX",
+        timezone="Pacific Standard Time",
+        windows_systemroot="/WINDOWS",
+    )
+    _check_programs(make.disk(run, tmp_path / "disk", "dos", parts, WINDOWS_ID), expected)
+
+
+def test_windows_7(run: Run, shared: Path, tmp_path: Path) -> None:
+    """A partition that is reserved for the boot manager, then C:."""
+    drive = bytes.fromhex("4d3c2b1a") + (65 * make.MIB).to_bytes(8, "little")
+    keys = _system("SEVEN", '"TimeZoneKeyName"="W. Europe Standard Time"\n"StandardName"="@tzres.dll,-322"', drive)
+    minimal = shared / "registry" / "hivex-minimal"
+    files: Files = {
+        "/Windows/System32/config/SOFTWARE": _software(run, shared, tmp_path, "win7"),
+        "/Windows/System32/config/SYSTEM": make.hive(run, minimal, tmp_path / "system", keys),
+        "/Windows/System32/cmd.exe": make.program(0x8664),
+        "/Users/Public/desktop.ini": "",
+    }
+    parts = [
+        Part("7", make.ntfs(run, tmp_path / "reserved", {"/bootmgr": "", "/Boot/BCD": ""}), ", bootable"),
+        Part("7", make.ntfs(run, tmp_path / "c", files)),
+    ]
+    expected = _windows(
+        "/dev/sda2",
+        product_name="Windows 7 Professional",
+        product_variant="Client",
+        major_version=6,
+        minor_version=1,
+        osinfo="win7",
+        hostname="SEVEN",
+        timezone="W. Europe Standard Time",
+        windows_systemroot="/Windows",
+    )
+    _check_programs(make.disk(run, tmp_path / "disk", "dos", parts, WINDOWS_ID), expected)
+
+
+def test_windows_10(run: Run, shared: Path, tmp_path: Path) -> None:
+    """With the SYSTEM of a real Windows 10 that was not shut down; C: has the partition's GUID that it tells."""
+    hives = {
+        f"/Windows/System32/config/{name.replace('_B', '')}": lzma.decompress(
+            (shared / "registry" / f"{name}.xz").read_bytes()
+        )
+        for name in ("SYSTEM_B", "SYSTEM_B.LOG1", "SYSTEM_B.LOG2")
+    }
+    hive = tmp_path / "hive"
+    hive.write_bytes(hives["/Windows/System32/config/SYSTEM"])
+    drive = re.search(r'"\\\\DosDevices\\\\C:"=hex\(3\):(\S+)', run("hivexget", hive, r"\MountedDevices"))
+    assert drive
+    identity = bytes.fromhex(drive[1].replace(",", ""))
+    assert identity[:8] == b"DMIO:ID:"
+    files: Files = {
+        **hives,
+        "/Windows/System32/config/SOFTWARE": _software(run, shared, tmp_path, "win10"),
+        "/Windows/System32/cmd.exe": make.program(0x8664),
+        "/Users/Public/desktop.ini": "",
+    }
+    assert run("hivexget", hive, r"\Select", "Current").split() == ["1"]
+    expected = _windows(
+        "/dev/sda3",
+        product_name="Windows 10 Pro",
+        product_variant="Client",
+        major_version=10,
+        minor_version=0,
+        osinfo="win10",
+        hostname=run("hivexget", hive, r"\ControlSet001\Services\Tcpip\Parameters", "Hostname").strip(),
+        timezone=run("hivexget", hive, r"\ControlSet001\Control\TimeZoneInformation", "TimeZoneKeyName").strip(),
+        windows_systemroot="/Windows",
+        firmware="uefi",
+    )
+    image = _with_efi(run, tmp_path, files, uuid.UUID(bytes_le=identity[8:]))
+    _check_programs(image, expected, ["/dev/sda3: system: log replayed: 24 writes"])
+
+
+def test_windows_11(run: Run, shared: Path, tmp_path: Path) -> None:
+    """On ARM."""
+    partition = uuid.UUID(HOME_UUID)
+    keys = _system("ELEVEN", '"TimeZoneKeyName"="Tokyo Standard Time"', b"DMIO:ID:" + partition.bytes_le)
+    minimal = shared / "registry" / "hivex-minimal"
+    files: Files = {
+        "/Windows/System32/config/SOFTWARE": _software(run, shared, tmp_path, "win11"),
+        "/Windows/System32/config/SYSTEM": make.hive(run, minimal, tmp_path / "system", keys),
+        "/Windows/System32/cmd.exe": make.program(0xAA64),
+        "/Users/Public/desktop.ini": "",
+    }
+    expected = _windows(
+        "/dev/sda3",
+        product_name="Windows 10 Pro",
+        product_variant="Client",
+        major_version=10,
+        minor_version=0,
+        arch="aarch64",
+        osinfo="win11",
+        hostname="ELEVEN",
+        timezone="Tokyo Standard Time",
+        windows_systemroot="/Windows",
+        firmware="uefi",
+    )
+    _check_programs(_with_efi(run, tmp_path, files, partition), expected)
+
+
+def _with_efi(run: Run, folder: Path, files: Files, partition: uuid.UUID) -> Path:
+    """As the installer lays out a GPT: the EFI system partition, one reserved for Microsoft, C:."""
+    parts = [
+        Part("uefi", make.fat(run, folder, {"/EFI/Microsoft/Boot/bootmgfw.efi": "MZ"}, "1a2b3c4d")),
+        Part(GPT_RESERVED, None),
+        Part(GPT_BASIC, make.ntfs(run, folder / "c", files), f", uuid={partition}"),
+    ]
+    return make.disk(run, folder / "disk", "gpt", parts)

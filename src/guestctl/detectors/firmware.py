@@ -57,6 +57,8 @@ def boot_sector_loader(machine: Machine, disk: Disk) -> str | None:
 def _has_loader(filesystem: FileSystem[Any]) -> bool:
     if not filesystem.is_dir("/EFI"):
         return False
+    if filesystem.is_file("/EFI/Microsoft/Boot/bootmgfw.efi"):
+        return True
     for vendor in filesystem.scandir("/EFI"):
         if vendor.is_dir() and any(name.lower().endswith(".efi") for name in filesystem.listdir(vendor.path)):
             return True

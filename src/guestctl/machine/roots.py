@@ -69,10 +69,11 @@ def find_root(filesystem: FileSystem[Any]) -> Root | None:
 
 
 def windows_root(filesystem: FileSystem[Any]) -> str | None:
-    """The directory that holds Windows, in any of the names that it had; None where there is none."""
+    """The directory that holds Windows, in any of the names that it had, as it is written; None where there is none."""
     for name in ("Windows", "WINNT", "WIN32", "WIN"):
         if filesystem.is_file(f"/{name}/system32/config/system") or filesystem.is_file(f"/{name}/system32/cmd.exe"):
-            return f"/{name}"
+            written = [entry for entry in filesystem.listdir("/") if entry.casefold() == name.casefold()]
+            return f"/{min(written, key=lambda entry: entry != name, default=name)}"
     return None
 
 
