@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 import xfs_images
 from memory_filesystem import Link
@@ -43,7 +46,7 @@ def disk(run: Run, image: Path, label: str, parts: Sequence[Part], label_id: str
 
 
 def put(run: Run, content: Path, image: Path, place: int) -> None:
-    """Write one file into another, at a whole number of mebibytes."""
+    """Move a file into another one, to a place that is a whole number of mebibytes."""
     options = ("bs=1M", f"seek={place // MIB}", "conv=notrunc,sparse", "status=none")
     run("dd", f"if={content}", f"of={image}", *options)
     content.unlink()
@@ -101,14 +104,19 @@ def xfs(run: Run, folder: Path, files: Files, uuid: str) -> Path:
 
 
 def logical_volume(run: Run, folder: Path, content: Path, group: str, name: str) -> Path:
-    """A physical volume whose first logical volume has the content; LVM writes it without activating it: needs root."""
+    """A physical volume whose first logical volume has the content; LVM writes it without activating it."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("needs root")
+    if not Path("/dev/loop-control").exists():
+        pytest.skip("needs loop devices")
     image = _empty(folder / "volume", content.stat().st_size + 16 * MIB)
     loop = run("losetup", "--find", "--show", image).strip()
+    options = ("--driverloaded", "n", "--devices", loop, "--config", "backup { backup=0 archive=0 }")
+    size = f"{content.stat().st_size}b"
     try:
-        run("lvm", "pvcreate", "--driverloaded", "n", "--dataalignment", "1m", loop)
-        run("lvm", "vgcreate", "--driverloaded", "n", group, loop)
-        size = f"{content.stat().st_size}b"
-        run("lvm", "lvcreate", "--driverloaded", "n", "-an", "-Zn", "-Wn", "-n", name, "-L", size, group)
+        run("lvm", "pvcreate", *options, "--dataalignment", "1m", loop)
+        run("lvm", "vgcreate", *options, group, loop)
+        run("lvm", "lvcreate", *options, "-an", "-Zn", "-Wn", "-n", name, "-L", size, group)
     finally:
         run("losetup", "--detach", loop)
     put(run, content, image, MIB)
