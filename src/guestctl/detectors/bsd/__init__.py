@@ -24,7 +24,6 @@ _USERLAND = re.compile(r"^USERLAND_VERSION=[\"']?([\w.-]+)", re.MULTILINE)
 _MAX_KERNEL_BYTES = 256 << 20
 _CHUNK_BYTES = 4 << 20
 _LONGEST_LINE = 256
-_OSINFO_NAMES = {"dragonfly": "dragonflybsd"}
 
 
 def detect_release(tree: Tree, guest: Guest) -> None:
