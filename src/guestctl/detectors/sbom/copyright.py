@@ -1,4 +1,4 @@
-"""Licenses of Debian packages, from copyright files of the machine-readable format 1.0 (debian.org, "Machine-readable
+"""Licenses of Debian packages, from copyright files of the machine-readable format 1.0 (Debian's "Machine-readable
 debian/copyright file"); others are prose, of which nothing is guessed."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Node packages by their ``package.json`` (docs.npmjs.com, "package.json")."""
+"""Node packages by their ``package.json`` (npm's documentation, "package.json")."""
 
 from __future__ import annotations
 
