@@ -1,0 +1,26 @@
+"""The disks of a libvirt domain, from its XML (libvirt's "Domain XML format", Hard drives)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+
+class DomainDisk(NamedTuple):
+    """A disk that is a file or a block device of this host."""
+
+    path: str
+    format: str | None
+    read_only: bool
+
+
+def domain_disks(xml: str) -> list[DomainDisk]:
+    """The disks in a domain's XML, in order; those that no file or device of this host backs are left out."""
+    disks = []
+    for disk in ElementTree.fromstring(xml).iterfind("devices/disk"):
+        source, driver = disk.find("source"), disk.find("driver")
+        path = source.get("file") or source.get("dev") if source is not None else None
+        if path and disk.get("device", "disk") in ("disk", "lun"):
+            format = driver.get("type") if driver is not None else None
+            disks.append(DomainDisk(path, format, disk.find("readonly") is not None))
+    return disks
