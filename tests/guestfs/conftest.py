@@ -1,0 +1,52 @@
+"""The real guestfs package of Debian, in a virtual machine under emulation."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_PEER = Path(__file__).with_name("peer.py")
+_DEBIAN_PYTHON = "/usr/bin/python3"
+
+# (drives, calls) -> (what libguestfs gives, what we give), in the order of the calls
+BothHandles = Callable[[list[dict[str, Any]], list[Any]], list[tuple[dict[str, Any], dict[str, Any]]]]
+
+
+@pytest.fixture(scope="session")
+def both_handles(tmp_path_factory: pytest.TempPathFactory) -> BothHandles:
+    """Make calls (name, arguments, keyword arguments) on libguestfs's handle and on ours."""
+    if not shutil.which("qemu-system-x86_64") or not Path(_DEBIAN_PYTHON).exists():
+        pytest.skip("needs qemu-system-x86_64 and Debian's python3")
+    if subprocess.run([_DEBIAN_PYTHON, "-c", "import guestfs"], capture_output=True).returncode:
+        pytest.skip("needs python3-guestfs")
+    if not any(os.access(kernel, os.R_OK) for kernel in Path("/boot").glob("vmlinuz-*")):
+        pytest.skip("needs a kernel in /boot that may be read")
+    emulated = {
+        "LIBGUESTFS_BACKEND": "direct",
+        "LIBGUESTFS_BACKEND_SETTINGS": "force_tcg",
+        "LIBGUESTFS_CACHEDIR": str(tmp_path_factory.mktemp("appliance")),
+    }
+
+    def _perform(python: str, module: str, request: str, environment: dict[str, str]) -> list[dict[str, Any]]:
+        environment = {**os.environ, **environment}
+        words: list[str | Path] = [python, _PEER, module]
+        done = subprocess.run(words, input=request, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found: list[dict[str, Any]] = json.loads(done.stdout)
+        return found
+
+    def _both(drives: list[dict[str, Any]], calls: list[Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        request = json.dumps({"drives": drives, "calls": calls})
+        theirs = _perform(_DEBIAN_PYTHON, "guestfs", request, emulated)
+        ours = _perform(sys.executable, "guestctl.guestfs", request, {})
+        return list(zip(theirs, ours, strict=True))
+
+    return _both
