@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from guestctl.guestfs.block_devices import BlockDevices
 from guestctl.guestfs.calls import ClosedHandle, GuestFSError
 from guestctl.guestfs.drives import Drives
 from guestctl.guestfs.events import (
@@ -23,7 +24,9 @@ from guestctl.guestfs.events import (
     EVENT_TRACE,
     EVENT_WARNING,
 )
+from guestctl.guestfs.inspection import Inspection
 from guestctl.guestfs.mounting import Mounting
+from guestctl.guestfs.partitions import Partitions
 from guestctl.guestfs.refused import REFUSED, refusal
 from guestctl.guestfs.settings import Settings
 
@@ -50,6 +53,9 @@ class GuestFS(
     Drives,
     Settings,
     Mounting,
+    BlockDevices,
+    Partitions,
+    Inspection,
 ):
     """A handle: add drives, ``launch()``, mount, read.
 
