@@ -1,7 +1,7 @@
 """Arrays of bytes: files, parts of them, and layers that map one array onto another."""
 
 from guestctl.block.cache import CachedDevice
-from guestctl.block.device import BlockDevice, Extent, MappedDevice, MemoryDevice, Run, SliceDevice
+from guestctl.block.device import BlockDevice, Extent, MappedDevice, MemoryDevice, Run, SliceDevice, WritableDevice
 from guestctl.block.file import FileDevice
 from guestctl.block.output import Output, OutputFile
 from guestctl.block.overlay import Overlay
@@ -20,4 +20,5 @@ __all__ = [
     "Overlay",
     "Run",
     "SliceDevice",
+    "WritableDevice",
 ]

@@ -255,6 +255,24 @@ def _joined(runs: Iterator[Run]) -> Iterator[Run]:
         yield pending
 
 
+class WritableDevice(BlockDevice):
+    """A device that takes writes from any thread."""
+
+    zeroes_fast: bool = True  # `discard` takes less time than writing zeros would
+
+    @abstractmethod
+    def write(self, offset: int, data: Buffer) -> None:
+        """Put `data` at `offset`; raises `EndOfDevice` past the end, ``OSError`` where the host is full."""
+
+    @abstractmethod
+    def discard(self, offset: int, length: int) -> None:
+        """Make the range read as zeros, which need no space."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Return when all that was written would survive a loss of power."""
+
+
 class SliceDevice(BlockDevice):
     """`size` bytes of `parent` from `start`; clipped to the parent where it ends early."""
 

@@ -23,6 +23,7 @@ _FLUSH_BYTES = 8 << 20
 
 # Linux: <linux/falloc.h>, <linux/fs.h>. posix_fallocate would write zeros where a filesystem cannot reserve.
 _FS_IOC_RESVSP64 = 0x4030582A
+_FS_IOC_UNRESVSP64 = 0x4030582B
 _BLKZEROOUT = 0x127F
 _SPACE_RESV = struct.Struct("@hhqqiI4i")  # l_type, l_whence, l_start, l_len, l_sysid, l_pid, l_pad
 
@@ -108,6 +109,17 @@ class OutputFile:
         if not hasattr(os, "posix_fallocate"):  # macOS, Windows
             raise OSError(errno.ENOTSUP, "This system cannot reserve space for a file", self.path)
         os.posix_fallocate(self.fd, offset, length)
+
+    def give_back(self, offset: int, length: int) -> None:
+        """Return the space of a range to the host, where that is possible; it then reads as zeros."""
+        if not self._reserves:
+            return
+        import fcntl
+
+        try:
+            fcntl.ioctl(self.fd, _FS_IOC_UNRESVSP64, _SPACE_RESV.pack(0, os.SEEK_SET, offset, length, 0, 0, 0, 0, 0, 0))
+        except OSError:
+            self._reserves = False
 
     def zero(self, offset: int, length: int) -> None:
         """Make a range of a block device, which may hold anything, read as zeros."""

@@ -153,15 +153,15 @@ class ClusterMap:
         stop = min(stop, len(entries))
         if kind in (Kind.DATA, Kind.ZERO_ALLOCATED):
             self._check_host_offset(host_offset, start, part, index)
-            number = _equal(entries, index, stop, count(entry, self._cluster_size))
+            number = count_equal(entries, index, stop, count(entry, self._cluster_size))
         elif host_offset:  # preallocated, no subcluster in use
-            number = _equal(entries, index, stop, count(entry, self._cluster_size))
+            number = count_equal(entries, index, stop, count(entry, self._cluster_size))
         elif entry or part.bitmaps is not None:
-            number = _equal(entries, index, stop, repeat(entry))
+            number = count_equal(entries, index, stop, repeat(entry))
         else:
             number = _empty(entries, index, stop)
         if part.bitmaps is not None:
-            number = min(number, _equal(part.bitmaps, index, stop, repeat(part.bitmaps[index])))
+            number = min(number, count_equal(part.bitmaps, index, stop, repeat(part.bitmaps[index])))
         placed = host_offset if self._is_allocated(entry) and kind is not Kind.ZERO_PLAIN else None
         return Mapping(kind, start, number << self._cluster_bits, placed)
 
@@ -259,7 +259,7 @@ class ClusterMap:
         return InvalidFormat(message, structure="L2 table", offset=part.offset + index * self._entry_bytes)
 
 
-def _equal(values: array[int], index: int, stop: int, expected: Iterable[int]) -> int:
+def count_equal(values: array[int], index: int, stop: int, expected: Iterable[int]) -> int:
     """How many values from `index` on, before `stop`, are as expected (all in C)."""
     return next(compress(count(), map(ne, values[index:stop], expected)), stop - index)
 

@@ -100,7 +100,7 @@ def write_mapping(
                 position += pending_bytes
                 pending, pending_bytes = [], 0
     file.write_all_at(position, pending)
-    file.write_at(l1_offset, _big_endian(l1))
+    file.write_at(l1_offset, big_endian(l1))
     return count
 
 
@@ -136,10 +136,10 @@ class _L2Builder:
                     entries, bitmaps, start - first << _SUBCLUSTER_BITS, count << _SUBCLUSTER_BITS, place
                 )
         if bitmaps is None:
-            return _big_endian(entries)
+            return big_endian(entries)
         pairs = array("Q", bytes(len(entries) * 16))
         pairs[0::2], pairs[1::2] = entries, bitmaps
-        return _big_endian(pairs)
+        return big_endian(pairs)
 
     def _parts(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """The extents, clipped to units from `first` on, before `stop`."""
@@ -236,8 +236,8 @@ def write_refcounts(file: OutputFile, header: Header, end: int, counts: array[in
     table_offset = end << bits
     blocks_offset = table_offset + (table_clusters << bits)
     table = array("Q", range(blocks_offset, blocks_offset + (blocks << bits), header.cluster_size))
-    file.write_at(table_offset, bytes(_big_endian(table)).ljust(table_clusters << bits, b"\0"))
-    every_one = _encode_refcounts(array("I", (1,)) * (1 << block_bits), header.refcount_order)
+    file.write_at(table_offset, bytes(big_endian(table)).ljust(table_clusters << bits, b"\0"))
+    every_one = encode_refcounts(array("I", (1,)) * (1 << block_bits), header.refcount_order)
     at_once = max(_WRITE_BYTES >> bits, 1)
     for first in range(0, blocks, at_once):
         buffers = []
@@ -249,15 +249,15 @@ def write_refcounts(file: OutputFile, header: Header, end: int, counts: array[in
                 continue
             values.extend(array("I", (1,)) * (stop - start - len(values)))
             values.extend(array("I", (0,)) * ((1 << block_bits) - len(values)))
-            buffers.append(_encode_refcounts(values, header.refcount_order))
+            buffers.append(encode_refcounts(values, header.refcount_order))
         file.write_all_at(blocks_offset + (first << bits), buffers)
     return table_offset, table_clusters, total
 
 
-def _encode_refcounts(values: array[int], order: int) -> bytes:
+def encode_refcounts(values: array[int], order: int) -> bytes:
     """The refcounts as they are stored; those of less than a byte begin with its low bits."""
     if order >= 3:
-        return bytes(_big_endian(array(_REFCOUNT_TYPES[order], values)))
+        return bytes(big_endian(array(_REFCOUNT_TYPES[order], values)))
     step = 8 >> order
     small = array("B", values).tobytes()
     packed = 0
@@ -266,7 +266,7 @@ def _encode_refcounts(values: array[int], order: int) -> bytes:
     return packed.to_bytes(len(small) // step, "little")
 
 
-def _big_endian(values: array[int]) -> memoryview:
+def big_endian(values: array[int]) -> memoryview:
     """The bytes of `values`, which are changed."""
     if sys.byteorder == "little":
         values.byteswap()
