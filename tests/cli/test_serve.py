@@ -209,3 +209,20 @@ def test_credentials_that_are_missing(credentials: Path, image: Path, tmp_path: 
 def test_pre_shared_keys_are_refused_by_name(image: Path, tmp_path: Path) -> None:
     (tmp_path / "keys.psk").write_text("user:0123456789abcdef\n")
     assert "pre-shared keys need Python 3.13 or later" in _fails(image, "--tls-certificates", tmp_path)
+
+
+def test_overlay(run: Run, image: Path, tmp_path: Path) -> None:
+    overlay, before = tmp_path / "overlay", image.read_bytes()
+    for number in (1, 2):  # made, and opened again
+        with _served(image, "--overlay", overlay, "--socket", tmp_path / "socket") as (_, uri):
+            run("qemu-io", "-f", "raw", "-c", f"write -P {number} {number}M 100k", uri)
+            assert "Another process is using it" in _fails(image, "--overlay", overlay)
+        read = run("qemu-io", "-r", "-c", f"read -P {number} {number}M 100k", "-c", "read -P 1 1M 100k", overlay)
+        assert read.count("read 102400/102400") == 2 and "failed" not in read
+        run("qemu-img", "check", "-q", overlay)
+    assert image.read_bytes() == before
+    (tmp_path / "other").write_bytes(before)
+    assert "is no overlay of" in _fails(tmp_path / "other", "--overlay", overlay)
+    assert "an overlay is of a whole disk (/dev/sda)" in _fails(image, "--overlay", overlay, "--device", "/dev/sda1")
+    with _served(image, "--overlay", overlay, "--device", "/dev/sda", "--socket", tmp_path / "socket") as (_, uri):
+        run("qemu-img", "compare", "-f", "raw", uri, overlay, "-U")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import ssl
 
     from guestctl.block.device import BlockDevice
+    from guestctl.disk.formats.qcow2.overlay import Qcow2Overlay
 
 
 @click.group("serve")
@@ -24,6 +25,7 @@ def command() -> None:
 @command.command("nbd")
 @click.argument("image")
 @click.option("--device", metavar="DEVICE", help="A device of the machine, such as /dev/VG/LV, instead of the disk.")
+@click.option("--overlay", metavar="FILE", help="Take writes, into the qcow2 overlay FILE; made where it is missing.")
 @click.option("--socket", "path", metavar="PATH", help="Listen on a Unix socket.")
 @click.option("--bind", "host", metavar="ADDRESS", help="Listen on this address instead of localhost.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Listen on this port instead of 10809; 0 for a free one.")
@@ -40,6 +42,7 @@ def command() -> None:
 def nbd(
     image: str,
     device: str | None,
+    overlay: str | None,
     path: str | None,
     host: str | None,
     port: int | None,
@@ -48,9 +51,9 @@ def nbd(
     once: bool,
     options: GuestOptions,
 ) -> None:
-    """Serve the disk IMAGE, or a device of the machine, read-only over NBD.
+    """Serve the disk IMAGE, or a device of the machine, over NBD.
 
-    The URI for clients is printed once they can connect. Ctrl-C or SIGTERM ends the server.
+    It is read-only unless an overlay takes the writes; IMAGE itself is never written. The URI for clients is printed once they can connect. Ctrl-C or SIGTERM ends the server.
     """
     import asyncio
 
@@ -64,7 +67,11 @@ def nbd(
 
         tls = server_context(tls_directory)
     with ExitStack() as stack:
-        served = _open(image, device, options, stack)
+        served = (
+            _open(image, device, options, stack)
+            if overlay is None
+            else stack.enter_context(_open_overlay(overlay, image, device, options))
+        )
         asyncio.run(_serve(served, path, host, port, export, tls, once))
 
 
@@ -82,6 +89,21 @@ def _open(image: str, name: str | None, options: GuestOptions, stack: ExitStack)
     if name not in devices:
         raise DetectionError(f"no device {name} in this machine (there are: {', '.join(devices)})")
     return devices[name]
+
+
+def _open_overlay(overlay: str, image: str, name: str | None, options: GuestOptions) -> Qcow2Overlay:
+    from guestctl.core.errors import UnsupportedFeature
+    from guestctl.disk.formats.qcow2.overlay import open_overlay
+
+    how: dict[str, Any] = {"format": options.format, "allow_dirs": options.allow_dirs, "keys": options.keys()}
+    if name is not None:
+        with options.machine(image) as machine:
+            paths = {disk.name: disk.reader.path for disk in machine.disks}
+        name = machine.find_device(name) or name
+        if name not in paths:
+            raise UnsupportedFeature(f"{name}: an overlay is of a whole disk ({', '.join(paths)})", feature="overlay")
+        image = paths[name]
+    return open_overlay(overlay, image, **how)
 
 
 async def _serve(

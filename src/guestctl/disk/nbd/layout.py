@@ -50,9 +50,14 @@ INFO_BLOCK_SIZE_REPLY = Struct(">HIII")  # type, minimum, preferred, maximum
 
 FLAG_HAS_FLAGS = 1 << 0
 FLAG_READ_ONLY = 1 << 1
+FLAG_SEND_FLUSH = 1 << 2
+FLAG_SEND_FUA = 1 << 3
+FLAG_SEND_TRIM = 1 << 5
+FLAG_SEND_WRITE_ZEROES = 1 << 6
 FLAG_SEND_DF = 1 << 7
 FLAG_CAN_MULTI_CONN = 1 << 8
 FLAG_SEND_CACHE = 1 << 10
+FLAG_SEND_FAST_ZERO = 1 << 11
 
 # Transmission
 
@@ -71,14 +76,18 @@ STATUS_DESCRIPTOR = Struct(">II")  # length, flags
 CMD_READ = 0
 CMD_WRITE = 1
 CMD_DISC = 2
+CMD_FLUSH = 3
 CMD_TRIM = 4
 CMD_CACHE = 5
 CMD_WRITE_ZEROES = 6
 CMD_BLOCK_STATUS = 7
 CMD_RESIZE = 8
 
+CMD_FLAG_FUA = 1 << 0
+CMD_FLAG_NO_HOLE = 1 << 1
 CMD_FLAG_DF = 1 << 2
 CMD_FLAG_REQ_ONE = 1 << 3
+CMD_FLAG_FAST_ZERO = 1 << 4
 
 REPLY_FLAG_DONE = 1 << 0
 REPLY_TYPE_NONE = 0
@@ -94,7 +103,9 @@ STATE_ZERO = 1 << 1
 EPERM = 1
 EIO = 5
 EINVAL = 22
+ENOSPC = 28
 EOVERFLOW = 75
+ENOTSUP = 95
 
 # What the protocol lets a client expect where nothing else was agreed.
 MAX_REQUEST_BYTES = 32 << 20

@@ -14,6 +14,13 @@ BASE_ALLOCATION_ID = 1
 MAX_OPTION_BYTES = 64 << 10
 MAX_OPTIONS = 256
 _PREFERRED_BLOCK_BYTES = 4096
+_WRITING_FLAGS = (
+    layout.FLAG_SEND_FLUSH
+    | layout.FLAG_SEND_FUA
+    | layout.FLAG_SEND_TRIM
+    | layout.FLAG_SEND_WRITE_ZEROES
+    | layout.FLAG_SEND_FAST_ZERO
+)
 
 
 class State(Enum):
@@ -35,6 +42,7 @@ class Negotiation:
 
     export: bytes
     size: int
+    writable: bool = False
     offers_tls: bool = False
     secure: bool = False
     state: State = State.OPTIONS
@@ -81,7 +89,8 @@ class Negotiation:
             return _reply(option, layout.REP_ERR_INVALID, str(error).encode())
 
     def transmission_flags(self) -> int:
-        flags = layout.FLAG_HAS_FLAGS | layout.FLAG_READ_ONLY | layout.FLAG_CAN_MULTI_CONN | layout.FLAG_SEND_CACHE
+        flags = layout.FLAG_HAS_FLAGS | layout.FLAG_CAN_MULTI_CONN | layout.FLAG_SEND_CACHE
+        flags |= _WRITING_FLAGS if self.writable else layout.FLAG_READ_ONLY
         return flags | layout.FLAG_SEND_DF if self.structured else flags
 
     def _knows(self, name: bytes) -> bool:

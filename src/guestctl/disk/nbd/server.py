@@ -7,15 +7,17 @@ blocking socket: a reply costs no trip through the event loop, and a client that
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 from contextlib import suppress
 from functools import partial
+from struct import Struct
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
-from guestctl.block.device import BlockDevice
+from guestctl.block.device import BlockDevice, WritableDevice
 from guestctl.disk.nbd import layout
 from guestctl.disk.nbd.listening import Listener, listen_tcp, listen_unix
 from guestctl.disk.nbd.negotiation import MAX_OPTION_BYTES, Negotiation, State
@@ -28,12 +30,16 @@ DEFAULT_PORT = 10809  # IANA's
 # Each holds some threads; four connections are what nbdcopy makes.
 MAX_CONNECTIONS = 128
 _NEGOTIATION_SECONDS = 30.0
+_SENDING_SECONDS = 300.0  # without a byte taken: the client is stopped, or gone
 _CLOSING_SECONDS = 5.0
 _ACCEPT_PAUSE_SECONDS = 0.1
 
 
+_TIMEVAL = Struct("@ll")
+
+
 class NbdServer:
-    """Serves `device`, read-only, as the NBD export `export` while it is entered.
+    """Serves `device` as the NBD export `export` while it is entered; writes too, where it is a `WritableDevice`.
 
     On the Unix socket `path`, or else on every address of `host` at `port` (0 for any that is free).
     With `tls` a client gets nothing outside TLS. ``uri`` is what clients are to be given; the device
@@ -55,6 +61,7 @@ class NbdServer:
         export: str = "",
         tls: ssl.SSLContext | None = None,
         negotiation_seconds: float = _NEGOTIATION_SECONDS,
+        sending_seconds: float = _SENDING_SECONDS,
     ) -> None:
         self.device = device
         self.path = path
@@ -63,6 +70,7 @@ class NbdServer:
         self.export = export
         self.tls = tls
         self.negotiation_seconds = negotiation_seconds
+        self.sending_seconds = sending_seconds
         self.left = asyncio.Event()  # set when the last client has left
         self._listeners: list[Listener] = []
         self._accepting: list[asyncio.Task[None]] = []
@@ -137,6 +145,9 @@ class _Connection:
 
     def __init__(self, server: NbdServer, client: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         client.setblocking(True)
+        if os.name == "posix":
+            seconds, rest = divmod(server.sending_seconds, 1)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(seconds), int(rest * 1e6)))
         if client.family != getattr(socket, "AF_UNIX", None):
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -183,6 +194,7 @@ class _Connection:
         agreed = Negotiation(
             self._server.export.encode("utf-8", "surrogateescape"),
             self._server.device.size,
+            writable=isinstance(self._server.device, WritableDevice),
             offers_tls=self._server.tls is not None,
         )
         self._socket.sendall(agreed.greeting())

@@ -12,14 +12,17 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import partial
 from itertools import islice
+from typing import NamedTuple
 
-from guestctl.block.device import BlockDevice, Buffer, Run
+from guestctl.block.device import BlockDevice, Buffer, Run, WritableDevice
 from guestctl.block.file import FileDevice
 from guestctl.core.errors import GuestctlError
 from guestctl.disk.nbd import layout
 from guestctl.disk.nbd.negotiation import BASE_ALLOCATION_ID, Negotiation
+from guestctl.disk.nbd.writing import RequestFailed, out_of_range, working, write_zeroes
 
 _WORKERS = 2
 # What is read at once; with the workers, what a client that does not take its replies can hold in memory.
@@ -30,15 +33,17 @@ _MAX_PARTS = 64
 _MIN_FILE_BYTES = 64 << 10
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
 _MAX_DESCRIPTORS = 16 << 10
-_WRITE_COMMANDS = {layout.CMD_WRITE, layout.CMD_TRIM, layout.CMD_WRITE_ZEROES, layout.CMD_RESIZE}
+_WRITING_COMMANDS = {layout.CMD_WRITE, layout.CMD_TRIM, layout.CMD_WRITE_ZEROES, layout.CMD_RESIZE}
 
 
-class _Failed(Exception):
-    """A request that is answered with an error, ``number``."""
-
-    def __init__(self, number: int, message: str) -> None:
-        super().__init__(message)
-        self.number = number
+class _Request(NamedTuple):
+    flags: int
+    command: int
+    cookie: int
+    offset: int
+    length: int
+    data: Buffer = b""  # the last piece of what is to be written
+    failure: RequestFailed | None = None  # of the pieces before it
 
 
 class Transmission:
@@ -56,12 +61,21 @@ class Transmission:
         # Two threads may not use one TLS connection at the same time.
         self._secure = isinstance(connection, ssl.SSLSocket)
         self._sends_files = not self._secure and hasattr(os, "sendfile")
-        self._handlers: dict[int, tuple[Callable[[int, int, int, int], None], int]] = {
+        self._writable = device if isinstance(device, WritableDevice) else None
+        self._handlers: dict[int, tuple[Callable[[_Request], None], int]] = {
             layout.CMD_READ: (self._read, layout.CMD_FLAG_DF if self._structured else 0),
-            layout.CMD_CACHE: (self._cache, 0),
+            layout.CMD_CACHE: (self._done, 0),
         }
         if self._allocation:
             self._handlers[layout.CMD_BLOCK_STATUS] = (self._block_status, layout.CMD_FLAG_REQ_ONE)
+        if self._writable is not None:
+            write = partial(self._change, self._writable)
+            self._handlers |= {
+                layout.CMD_WRITE: (write, 0),
+                layout.CMD_TRIM: (write, 0),
+                layout.CMD_WRITE_ZEROES: (write, layout.CMD_FLAG_NO_HOLE | layout.CMD_FLAG_FAST_ZERO),
+                layout.CMD_FLUSH: (write, 0),
+            }
 
     def run(self) -> None:
         """Serve until the client leaves or `finish` was called."""
@@ -81,7 +95,7 @@ class Transmission:
         with suppress(OSError):  # the client has vanished
             try:
                 while request := self._receive():
-                    self._answer(*request)
+                    self._answer(request)
             except BaseException:
                 # SSLSocket.shutdown would go on in the clear.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
@@ -89,47 +103,66 @@ class Transmission:
 
     # Requests
 
-    def _receive(self) -> tuple[int, int, int, int, int] | None:
-        """Flags, type, cookie, offset and length of the next request; None where there is none."""
+    def _receive(self) -> _Request | None:
+        """The next request; None where there is none."""
         with self._receiving:
             if self._ending:
                 return None
             header = self._stream.read(layout.REQUEST.size)
             if len(header) == layout.REQUEST.size:
-                magic, flags, command, cookie, offset, length = layout.REQUEST.unpack(header)
-                known = magic == layout.REQUEST_MAGIC and command != layout.CMD_DISC
-                if known and (command != layout.CMD_WRITE or self._discard(length)):
-                    return flags, command, cookie, offset, length
+                magic, *fields = layout.REQUEST.unpack(header)
+                request = _Request(*fields)
+                if magic == layout.REQUEST_MAGIC and request.command != layout.CMD_DISC:
+                    complete = self._with_data(request) if request.command == layout.CMD_WRITE else request
+                    if complete is not None:
+                        return complete
             self._ending = True
             return None
 
-    def _discard(self, length: int) -> bool:
-        """Pass over the data of a write."""
-        if length > layout.MAX_REQUEST_BYTES:
-            return False
-        while length:
-            data = self._stream.read1(length)
+    def _with_data(self, request: _Request) -> _Request | None:
+        """A write with its data; of a long one all but the last piece is written already."""
+        offset, left = request.offset, request.length
+        if left > layout.MAX_REQUEST_BYTES:
+            return None
+        failure = self._refusal(request)
+        data = b""
+        while left:
+            data = self._stream.read(min(left, _PIECE_BYTES))
+            left -= len(data)
             if not data:
-                return False
-            length -= len(data)
-        return True
+                return None
+            if left and failure is None and self._writable is not None:
+                try:
+                    with working():
+                        self._writable.write(offset, data)
+                except RequestFailed as error:
+                    failure = error
+            offset += len(data)
+        return request._replace(offset=offset - len(data), length=len(data), data=data, failure=failure)
 
-    def _answer(self, flags: int, command: int, cookie: int, offset: int, length: int) -> None:
+    def _refusal(self, request: _Request) -> RequestFailed | None:
+        """Why the request cannot be tried."""
+        if self._writable is None and request.command in _WRITING_COMMANDS:
+            return RequestFailed(layout.EPERM, "the export is read-only")
+        handler, known_flags = self._handlers.get(request.command, (None, 0))
+        if handler is None:
+            return RequestFailed(layout.EINVAL, "unknown command")
+        if request.flags & ~(known_flags | (layout.CMD_FLAG_FUA if self._writable is not None else 0)):
+            return RequestFailed(layout.EINVAL, "unknown command flag")
+        if request.command != layout.CMD_FLUSH:
+            return out_of_range(self._device, request.command, request.offset, request.length)
+        return None
+
+    def _answer(self, request: _Request) -> None:
         try:
-            if command in _WRITE_COMMANDS:
-                raise _Failed(layout.EPERM, "the export is read-only")
-            handler, known_flags = self._handlers.get(command, (None, 0))
-            if handler is None:
-                raise _Failed(layout.EINVAL, "unknown command")
-            if flags & ~known_flags:
-                raise _Failed(layout.EINVAL, "unknown command flag")
-            if not length or offset + length > self._device.size:
-                raise _Failed(layout.EINVAL, "the range does not lie in the export")
-            handler(flags, cookie, offset, length)
-        except _Failed as error:
-            self._fail(command, cookie, error)
+            failure = request.failure or self._refusal(request)
+            if failure is not None:
+                raise failure
+            self._handlers[request.command][0](request)
+        except RequestFailed as error:
+            self._fail(request.command, request.cookie, error)
 
-    def _fail(self, command: int, cookie: int, error: _Failed) -> None:
+    def _fail(self, command: int, cookie: int, error: RequestFailed) -> None:
         if not self._structured or command not in (layout.CMD_READ, layout.CMD_BLOCK_STATUS):
             self._send([layout.SIMPLE_REPLY.pack(layout.SIMPLE_REPLY_MAGIC, error.number, cookie)])
             return
@@ -139,15 +172,28 @@ class Transmission:
 
     # Commands
 
-    def _cache(self, flags: int, cookie: int, offset: int, length: int) -> None:
-        self._send([layout.SIMPLE_REPLY.pack(layout.SIMPLE_REPLY_MAGIC, 0, cookie)])
+    def _done(self, request: _Request) -> None:
+        self._send([layout.SIMPLE_REPLY.pack(layout.SIMPLE_REPLY_MAGIC, 0, request.cookie)])
 
-    def _block_status(self, flags: int, cookie: int, offset: int, length: int) -> None:
-        limit = 1 if flags & layout.CMD_FLAG_REQ_ONE else _MAX_DESCRIPTORS
-        states = self._states(offset, length, limit)
+    def _change(self, device: WritableDevice, request: _Request) -> None:
+        flags, command, _, offset, length, data, _ = request
+        with working():
+            if command == layout.CMD_WRITE:
+                device.write(offset, data)
+            elif command == layout.CMD_TRIM:
+                device.discard(offset, length)
+            elif command == layout.CMD_WRITE_ZEROES:
+                write_zeroes(device, flags, offset, length)
+            if command == layout.CMD_FLUSH or flags & layout.CMD_FLAG_FUA:
+                device.flush()
+        self._done(request)
+
+    def _block_status(self, request: _Request) -> None:
+        limit = 1 if request.flags & layout.CMD_FLAG_REQ_ONE else _MAX_DESCRIPTORS
+        states = self._states(request.offset, request.length, limit)
         payload = layout.UINT32.pack(BASE_ALLOCATION_ID)
         payload += b"".join(layout.STATUS_DESCRIPTOR.pack(*state) for state in states)
-        fields = (layout.REPLY_FLAG_DONE, layout.REPLY_TYPE_BLOCK_STATUS, cookie, len(payload))
+        fields = (layout.REPLY_FLAG_DONE, layout.REPLY_TYPE_BLOCK_STATUS, request.cookie, len(payload))
         self._send([layout.REPLY_CHUNK.pack(layout.STRUCTURED_REPLY_MAGIC, *fields), payload])
 
     def _states(self, offset: int, length: int, limit: int) -> list[list[int]]:
@@ -167,14 +213,15 @@ class Transmission:
             return states or [[length, 0]]
         return states
 
-    def _read(self, flags: int, cookie: int, offset: int, length: int) -> None:
+    def _read(self, request: _Request) -> None:
+        flags, _, cookie, offset, length, *_ = request
         if length > layout.MAX_REQUEST_BYTES:
-            raise _Failed(layout.EINVAL, "more than 32 MiB asked for")
+            raise RequestFailed(layout.EINVAL, "more than 32 MiB asked for")
         if not self._structured:
             self._read_simple(cookie, offset, length)
         elif flags & layout.CMD_FLAG_DF:
             if length > _PIECE_BYTES:
-                raise _Failed(layout.EOVERFLOW, "more than 1 MiB asked for in one piece")
+                raise RequestFailed(layout.EOVERFLOW, "more than 1 MiB asked for in one piece")
             data = self._load(offset, length)
             self._send([_data_chunk(layout.REPLY_FLAG_DONE, cookie, offset, length), *data])
         else:
@@ -182,12 +229,12 @@ class Transmission:
                 self._read_piece(layout.REPLY_FLAG_DONE * (start + part == offset + length), cookie, start, part)
 
     def _load(self, offset: int, length: int) -> list[Buffer]:
-        with _reading():
+        with working():
             return list(self._device.buffers(offset, length))
 
     def _read_piece(self, done: int, cookie: int, offset: int, length: int) -> None:
         """Send a range as chunks of data and of holes, the last one with the flags `done`."""
-        with _reading():
+        with working():
             run, *more = islice(self._device.runs(offset, length), 2)
         if not more and run.source is None:
             self._send([_hole_chunk(done, cookie, offset, length)])
@@ -198,7 +245,7 @@ class Transmission:
 
     def _chunks(self, done: int, cookie: int, offset: int, length: int) -> list[Buffer]:
         parts: list[Buffer] = []
-        with _reading():
+        with working():
             for run, buffer in self._device.chunks(offset, length):
                 flags = done if run.offset + run.length == offset + length else 0
                 if run.source is None:
@@ -220,7 +267,7 @@ class Transmission:
             for piece in _pieces(offset, length):
                 try:
                     parts = self._load(*piece)
-                except _Failed as error:
+                except RequestFailed as error:
                     raise ConnectionAbortedError(str(error)) from error
                 for part in parts:
                     self._socket.sendall(part)
@@ -259,16 +306,7 @@ class Transmission:
                 fields = (done, layout.REPLY_TYPE_NONE, cookie, 0)
                 self._socket.sendall(layout.REPLY_CHUNK.pack(layout.STRUCTURED_REPLY_MAGIC, *fields))
         if left:
-            raise _Failed(layout.EIO, f"{source.path}: cannot be read at {offset:#x}")
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    """What cannot be read fails this request alone."""
-    try:
-        yield
-    except (GuestctlError, OSError) as error:
-        raise _Failed(layout.EIO, str(error)) from error
+            raise RequestFailed(layout.EIO, f"{source.path}: cannot be read at {offset:#x}")
 
 
 def _pieces(offset: int, length: int) -> Iterator[tuple[int, int]]:
