@@ -205,6 +205,31 @@ def test_credentials_that_are_missing(credentials: Path, image: Path, tmp_path: 
     assert "error: " in _fails(image, "--tls-certificates", tmp_path)
 
 
+@pytest.mark.skipif(not hasattr(ssl.SSLContext, "set_psk_server_callback"), reason="needs Python 3.13")
+def test_pre_shared_keys(run: Run, image: Path, tmp_path: Path) -> None:
+    run("qemu-img", "--version")
+    keys = {}
+    for name, user, key in (
+        ("right", "alice", "0123456789abcdef"),
+        ("wrong", "alice", "00" * 8),
+        ("other", "bob", "00"),
+    ):
+        keys[name] = tmp_path / name
+        keys[name].mkdir()
+        (keys[name] / "keys.psk").write_text(f"{user}:{key}\n")
+    words = ("--bind", "127.0.0.1", "--port", "0", "--tls-certificates", keys["right"])
+    with _served(image, *words) as (_, uri):
+        port = uri.split(":")[2].split("/")[0]
+        for name, user, code in (("right", "alice", 0), ("wrong", "alice", 2), ("other", "bob", 2)):
+            tls = f"tls-creds-psk,id=tls,endpoint=client,dir={keys[name]},username={user}"
+            remote = f"driver=nbd,server.type=inet,server.host=127.0.0.1,server.port={port},tls-creds=tls"
+            argv = ["qemu-img", "compare", "--object", tls, "--image-opts", remote, f"driver=file,filename={image}"]
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+            assert done.returncode == code, done.stderr
+        run("nbdcopy", f"nbds://alice@127.0.0.1:{port}/?tls-psk-file={keys['right']}/keys.psk", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == image.read_bytes()
+
+
 @pytest.mark.skipif(hasattr(ssl.SSLContext, "set_psk_server_callback"), reason="this Python has pre-shared keys")
 def test_pre_shared_keys_are_refused_by_name(image: Path, tmp_path: Path) -> None:
     (tmp_path / "keys.psk").write_text("user:0123456789abcdef\n")

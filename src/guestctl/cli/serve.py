@@ -53,7 +53,8 @@ def nbd(
 ) -> None:
     """Serve the disk IMAGE, or a device of the machine, over NBD.
 
-    It is read-only unless an overlay takes the writes; IMAGE itself is never written. The URI for clients is printed once they can connect. Ctrl-C or SIGTERM ends the server.
+    It is read-only unless an overlay takes the writes; IMAGE itself is never written. The URI for clients is
+    printed once they can connect. Ctrl-C or SIGTERM ends the server.
     """
     import asyncio
 
