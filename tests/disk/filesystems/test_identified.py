@@ -19,8 +19,6 @@ MAKERS = {
     "reiserfs": ("mkreiserfs", "-q", "-f", "-l", "label"),
     "reiserfs-3.5": ("mkreiserfs", "-q", "-f", "--format", "3.5"),
     "jfs": ("mkfs.jfs", "-q", "-L", "label"),
-    "udf": ("mkudffs", "-l", "label"),
-    "udf-1.02": ("mkudffs", "-l", "label", "-r", "1.02", "-b", "4096"),
     "swap": ("mkswap", "-L", "label"),
     "swap-64k": ("mkswap", "-p", "65536", "-L", "a label"),
 }

@@ -1,4 +1,5 @@
-"""Images and what a Linux kernel shows of them, from tools/make-mounted-images: exFAT that it filled, and ISO 9660."""
+"""Images and what a Linux kernel shows of them, from tools/make-mounted-images: exFAT and UDF that it filled,
+ISO 9660, and UDF of other tools."""
 
 from __future__ import annotations
 
@@ -42,7 +43,19 @@ def test_tree(name: str) -> None:
             files[path] = {
                 **{
                     field: getattr(status, f"st_{field}")
-                    for field in ("ino", "mode", "nlink", "uid", "gid", "size", "blocks", "atime_ns", "mtime_ns")
+                    for field in (
+                        "ino",
+                        "mode",
+                        "nlink",
+                        "uid",
+                        "gid",
+                        "size",
+                        "blocks",
+                        "atime_ns",
+                        "mtime_ns",
+                        "ctime_ns",
+                        "rdev",
+                    )
                 },
                 "content": content,
             }
@@ -50,7 +63,7 @@ def test_tree(name: str) -> None:
         assert filesystem.warnings == []
     if name == "exfat":  # inodes are numbered as they are met, and the root has the time of the mount
         for tree in (files, expected["files"]):
-            tree["/"] |= {"atime_ns": 0, "mtime_ns": 0}
+            tree["/"] |= {"atime_ns": 0, "mtime_ns": 0, "ctime_ns": 0}
             for facts in tree.values():
                 del facts["ino"]
     assert files.keys() == expected["files"].keys()

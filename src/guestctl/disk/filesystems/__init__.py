@@ -132,7 +132,7 @@ PROBES = (
     Probe(
         "udf",
         tuple((0x8001, magic) for magic in (b"BEA01", b"BOOT2", b"CD001", b"CDW02", b"NSR02", b"NSR03", b"TEA01")),
-        _IDENTIFIED + "udf",
+        "udf",
     ),
     Probe("iso9660", ((0x8001, b"CD001"), (0x8009, b"CDROM")), "iso9660"),
     # The heads of a packed list of names and values, on machines of either byte order.
