@@ -29,7 +29,7 @@ def perform(module: str, drives: list[dict[str, Any]], calls: list[Any]) -> list
 def _perform(handle: Any, name: str, args: list[Any], keywords: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"value": _plain(getattr(handle, name)(*args, **keywords))}
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError) as error:
         return {"error": str(error)}
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from guestctl.guestfs.availability import Availability
 from guestctl.guestfs.block_devices import BlockDevices
 from guestctl.guestfs.calls import ClosedHandle, GuestFSError
+from guestctl.guestfs.disk_images import DiskImages
 from guestctl.guestfs.drives import Drives
 from guestctl.guestfs.events import (
     EVENT_ALL,
@@ -24,11 +26,13 @@ from guestctl.guestfs.events import (
     EVENT_TRACE,
     EVENT_WARNING,
 )
+from guestctl.guestfs.hives import Hives
 from guestctl.guestfs.inspection import Inspection
 from guestctl.guestfs.mounting import Mounting
 from guestctl.guestfs.partitions import Partitions
 from guestctl.guestfs.refused import REFUSED, refusal
 from guestctl.guestfs.settings import Settings
+from guestctl.guestfs.volumes import Volumes
 
 __all__ = [
     "EVENT_ALL",
@@ -56,6 +60,10 @@ class GuestFS(
     BlockDevices,
     Partitions,
     Inspection,
+    Volumes,
+    Hives,
+    DiskImages,
+    Availability,
 ):
     """A handle: add drives, ``launch()``, mount, read.
 

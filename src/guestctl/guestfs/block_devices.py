@@ -243,6 +243,7 @@ class BlockDevices(Handle):
             "PART_ENTRY_NUMBER": str(partition.number),
             "PART_ENTRY_OFFSET": str(partition.start_lba * units),
             "PART_ENTRY_SIZE": str(partition.size_sectors * units),
+            "PART_ENTRY_DISK": f"8:{16 * self.device_index(disk)}" if disk.startswith("/dev/sd") else None,
         }
         if scheme == "gpt" and partition.attributes:
             facts["PART_ENTRY_FLAGS"] = hex(partition.attributes)

@@ -201,7 +201,7 @@ class Inspection(Handle):
                 "app2_arch": app.arch,
                 "app2_install_path": app.install_path,
                 "app2_trans_path": "",
-                "app2_publisher": app.publisher,
+                "app2_publisher": app.publisher if app.display_name else "",  # libguestfs gives only Windows's
                 "app2_url": app.url,
                 "app2_source_package": app.source,
                 "app2_summary": app.summary,

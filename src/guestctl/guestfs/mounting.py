@@ -37,7 +37,7 @@ class Mounting(Handle):
         words = dict(word.partition("=")[::2] for word in options.split(","))
         subvolume = words.get("subvol", "").strip("/")
         filesystem = self._filesystem(mountable)
-        if vfstype and filesystem.type not in _TYPES.get(vfstype, (vfstype,)):
+        if vfstype and filesystem.type not in TYPES.get(vfstype, (vfstype,)):
             raise GuestFSError(f"{mountable}: wrong fs type: it is {filesystem.type}, not {vfstype}", errno.EINVAL)
         if subvolume:
             filesystem = filesystem.open_subvolume(subvolume)
@@ -51,7 +51,7 @@ class Mounting(Handle):
     def _mount(self, mountable: str, filesystem: FileSystem[Any], mountpoint: str) -> None:
         where = normal(self._path(mountpoint))
         if where != "/" and not self._tree.is_dir(where):
-            raise OSError(errno.ENOENT, "mount point does not exist", mountpoint)
+            raise OSError(errno.ENOENT, "mount point is not a directory", mountpoint)
         if where == "/" and "/" in self._mounts:
             raise OSError(errno.EBUSY, _BUSY, mountpoint)
         self._mounts[where] = (mountable, filesystem)
@@ -119,7 +119,7 @@ class Mounting(Handle):
 
 
 # What mount(8) calls types that blkid calls otherwise.
-_TYPES = {
+TYPES = {
     "msdos": ("vfat",),
     "fat": ("vfat",),
     "ext3": ("ext2", "ext3"),

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from guestctl.block import BlockDevice
-from guestctl.core.errors import GuestctlError
+from guestctl.core.errors import DetectionError, GuestctlError
 from guestctl.disk.filesystem import FileSystem, Identity
 from guestctl.disk.partition import Partition, PartitionTable
 from guestctl.disk.reader import DiskReader
 from guestctl.disk.volumes import ROOMS, WITH_UNKNOWN, Assembly, Member, Volume
-from guestctl.disk.volumes.keys import Keys
+from guestctl.disk.volumes.keys import Key, Keys
 
 _MAX_VOLUME_LEVELS = 16  # one on the other
 _MD_PREFIX = "/dev/md"
@@ -45,6 +45,7 @@ class Devices:
         self._partitions: dict[str, Partition] = {}
         self._parents: dict[str, tuple[str, ...]] = {}
         self._identities: dict[str, Identity | None] = {}
+        self._assembled: dict[str, list[Member]] = {}
         for index, reader in enumerate(readers):
             name = f"/dev/sd{letters(index)}"
             warnings.extend(f"{name}: {warning}" for warning in reader.warnings)
@@ -92,14 +93,13 @@ class Devices:
 
     def _assemble(self) -> None:
         """Volumes lie on disks, partitions and other volumes: look again until there is nothing new."""
-        assembled: dict[str, list[Member]] = {}
         warnings: dict[str, Sequence[str]] = {}
         for _ in range(_MAX_VOLUME_LEVELS):
             before = len(self.by_name)
             for type_, room in ROOMS.items():
                 members = self._members(type_)
-                if members and members != assembled.get(type_):
-                    assembled[type_] = members
+                if members and members != self._assembled.get(type_):
+                    self._assembled[type_] = members
                     assembly = _assemble(room, members, self._keys)
                     warnings[type_] = assembly.warnings
                     self.failures.update(assembly.failures)
@@ -108,7 +108,24 @@ class Devices:
             if len(self.by_name) == before:
                 break
         for messages in warnings.values():
-            self._warnings.extend(messages)
+            self._warnings.extend(message for message in messages if message not in self._warnings)
+
+    def unlock(self, device: str, secret: bytes, name: str) -> None:
+        """Open the encrypted `device` as the volume `name`, and assemble what lies on that. As `Machine.unlock`."""
+        identity = self.identity(device)
+        if identity is None or identity.usage != "crypto" or identity.type not in ROOMS:
+            raise DetectionError(f"{device} is not encrypted in a way that is known")
+        members = [Member(device, self.by_name[device])]
+        assembly = _assemble(ROOMS[identity.type], members, Keys([Key(device, secret)]))
+        for error in assembly.failures.values():
+            raise error
+        self._add_volume(assembly.volumes[0]._replace(name=name))
+        self._assemble()
+
+    def lock(self, name: str) -> None:
+        """Take back what `unlock` made."""
+        del self.by_name[name], self._parents[name]
+        self._identities.pop(name, None)
 
     def _add_volume(self, volume: Volume) -> None:
         """Add a volume, in the place of what it was with fewer members."""

@@ -115,6 +115,19 @@ class Machine:
         """The device that an fstab or kernel command line names: ``UUID=…``, ``/dev/vda1``, ``/dev/disk/by-…``."""
         return self._devices.find(spec)
 
+    def unlock(self, device: str, secret: bytes, name: str) -> None:
+        """Open the encrypted `device` as the volume `name`, and assemble what lies on that.
+
+        Raises `KeyRequired` where `secret` does not open it, `DetectionError` where it is not encrypted.
+        """
+        self._devices.unlock(device, secret, name)
+
+    def lock(self, name: str) -> None:
+        """Take back the volume `name` that `unlock` made, on which nothing else may lie."""
+        self._devices.lock(name)
+        self._filesystems.pop(name, None)
+        self._failures.pop(name, None)
+
     # Filesystems
 
     @property

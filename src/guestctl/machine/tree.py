@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat as stat_module
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from guestctl.block import BlockDevice
@@ -77,3 +77,6 @@ class MountTree(FileSystem[_Node]):
 
     def node_xattrs(self, node: _Node) -> dict[str, bytes]:
         return self._filesystems[node[0]].node_xattrs(node[1])
+
+    def node_space(self, node: _Node) -> Hashable:
+        return node[0], self._filesystems[node[0]].node_space(node[1])

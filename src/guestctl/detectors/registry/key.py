@@ -19,6 +19,7 @@ class Value(NamedTuple):
     name: str
     type: int  # REG_SZ is 1, REG_DWORD 4 …
     data: bytes
+    offset: int = 0  # of its cell, from the first hive bin on
 
     @property
     def text(self) -> str:
@@ -142,7 +143,7 @@ class Key:
             data = data_offset.to_bytes(4, "little")[: size & ~L.RESIDENT]
         else:
             data = self._cells.data(data_offset, size) if size else b""
-        return Value(_decode(name, compressed=bool(flags & L.VALUE_COMPRESSED_NAME)), kind, data)
+        return Value(_decode(name, compressed=bool(flags & L.VALUE_COMPRESSED_NAME)), kind, data, offset)
 
 
 def _note(error: InvalidFormat, errors: list[InvalidFormat] | None) -> None:

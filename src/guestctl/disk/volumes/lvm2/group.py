@@ -45,6 +45,16 @@ class VolumeGroup:
         if not 0 < self._extent_bytes < 1 << 50:
             raise metadata.bad(f"extent_size is {self._extent_bytes // _SECTOR_BYTES}")
 
+    @property
+    def logical_uuids(self) -> dict[str, str]:
+        """The UUIDs of all logical volumes, by name."""
+        return {name: section.text("id") for name, section in self._volumes.items()}
+
+    @property
+    def physical_uuids(self) -> dict[str, str]:
+        """The UUIDs of the physical volumes, by the names that the metadata give them."""
+        return {name: section.text("id") for name, section in self._physical.items()}
+
     def visible(self) -> list[str]:
         """The logical volumes that users see: no pools, and snapshots by the names of their exception stores."""
         names: dict[str, None] = {}
