@@ -31,6 +31,7 @@ COMMANDS = {
     "hash": ("hash", "Print checksums of the guest's files."),
     "cp": ("cp", "Copy files and directories out of the guest."),
     "tar-out": ("tar_out", "Write a directory of the guest as a tar archive."),
+    "mount": ("mount", "Mount the files or the devices of the guest through FUSE."),
     "serve": ("serve", "Serve a disk to other programs, over NBD."),
     "boot": ("boot", "Show what the guest starts: loaders, menus, kernel, drivers."),
     "network": ("network", "Show the guest's network configuration."),

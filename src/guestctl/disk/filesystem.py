@@ -134,6 +134,10 @@ class FileSystem(ABC, Generic[N]):
         """Extended attributes with their full names and the values the kernel shows."""
         return {}
 
+    def node_space(self, node: N) -> Hashable:
+        """Which space of inode numbers `node` is in: ``st_ino`` tells files apart within one of them alone."""
+        return 0
+
     def free_ranges(self) -> Iterator[tuple[int, int]]:
         """(offset, length) in bytes of what the filesystem does not use, ascending; it may leave some out.
 

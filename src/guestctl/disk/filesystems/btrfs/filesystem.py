@@ -141,6 +141,9 @@ class BtrfsFileSystem(FileSystem[Node]):
             st_gid=parent.st_gid,
         )
 
+    def node_space(self, node: Node) -> int:
+        return node[0]
+
     # Directories
 
     def node_entries(self, node: Node) -> Iterable[tuple[str, Node, int]]:

@@ -262,7 +262,8 @@ class Ext4FileSystem(FileSystem[int]):
             block = memoryview(self._volume.read_block(number, "ext4_xattr_header"))
             if self._volume.seed is not None:
                 self._verify_xattr_block(block, number, offset)
-            attributes = xattrs.parse_block(block, self._ea_value, offset=offset) | attributes
+            shared = xattrs.parse_block(block, self._ea_value, offset=offset)
+            attributes = attributes | shared | attributes  # the inode's come first, as the kernel lists them, and count
         attributes.pop("system.data", None)  # inline content, which the kernel does not list
         return attributes
 
