@@ -9,15 +9,17 @@ from guestctl._version import __version__
 if TYPE_CHECKING:
     from guestctl.core.errors import GuestctlError
     from guestctl.disk import DiskReader, FileSystem, PartitionTable
+    from guestctl.path import Path
 
 _NAMES = {
     "DiskReader": "guestctl.disk.reader",
     "FileSystem": "guestctl.disk.filesystem",
     "GuestctlError": "guestctl.core.errors",
     "PartitionTable": "guestctl.disk.partition",
+    "Path": "guestctl.path",
 }
 
-__all__ = ["DiskReader", "FileSystem", "GuestctlError", "PartitionTable", "__version__"]
+__all__ = ["DiskReader", "FileSystem", "GuestctlError", "PartitionTable", "Path", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -109,10 +109,11 @@ class TreeOptions(GuestOptions):
     def tree(self, image: str) -> Iterator[Tree]:
         """The guest's tree, or the one filesystem that ``-m`` names. Warnings go to standard error."""
         from guestctl.cli.output import warn
+        from guestctl.machine.choice import choose_tree
 
         with self.machine(image) as machine:
             try:
-                yield Tree(_choose(machine, self.mount), machine)
+                yield Tree(choose_tree(machine, self.mount, how="-m"), machine)
             finally:
                 for warning in machine.all_warnings():
                     warn(warning)
@@ -132,28 +133,6 @@ def _key(text: str) -> Key:
 def _ask_for_key(device: str) -> bytes | None:
     answer: str = click.prompt(f"Key of {device}", hide_input=True, default="", show_default=False, err=True)
     return answer.encode("utf-8", "surrogateescape") or None
-
-
-def _choose(machine: Machine, device: str | None) -> FileSystem[Any]:
-    from guestctl.core.errors import DetectionError, KeyRequired
-
-    if device is not None:
-        return machine.filesystem(machine.find_device(device) or device)
-    guests = machine.guests()
-    if len(guests) == 1:
-        return guests[0].tree
-    if guests:
-        roots = ", ".join(guest.root for guest in guests)
-        raise DetectionError(f"more than one operating system; choose a filesystem with -m ({roots})")
-    readable = [found.device for found in machine.found() if found.identity and found.identity.usage == "filesystem"]
-    if len(readable) == 1:
-        return machine.filesystem(readable[0])
-    if readable:
-        raise DetectionError(f"no operating system; choose a filesystem with -m ({', '.join(readable)})")
-    for failure in machine.failures.values():
-        if isinstance(failure, KeyRequired):
-            raise failure
-    raise DetectionError("no filesystem that guestctl knows")
 
 
 def _format_option(name: str) -> Callable[[Any], Any]:
