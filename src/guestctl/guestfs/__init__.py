@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from guestctl.guestfs.attributes import Attributes
 from guestctl.guestfs.availability import Availability
 from guestctl.guestfs.block_devices import BlockDevices
 from guestctl.guestfs.calls import ClosedHandle, GuestFSError
@@ -26,8 +27,10 @@ from guestctl.guestfs.events import (
     EVENT_TRACE,
     EVENT_WARNING,
 )
+from guestctl.guestfs.files import Files
 from guestctl.guestfs.hives import Hives
 from guestctl.guestfs.inspection import Inspection
+from guestctl.guestfs.listing import Listing
 from guestctl.guestfs.mounting import Mounting
 from guestctl.guestfs.partitions import Partitions
 from guestctl.guestfs.refused import REFUSED, refusal
@@ -57,6 +60,9 @@ class GuestFS(
     Drives,
     Settings,
     Mounting,
+    Files,
+    Listing,
+    Attributes,
     BlockDevices,
     Partitions,
     Inspection,
