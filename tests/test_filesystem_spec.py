@@ -93,11 +93,14 @@ def test_listings(files: GuestFileSystem, local: LocalFileSystem, top: Path) -> 
         assert files.isfile(name) == local.isfile(f"{top}{name}") and files.isdir(name) == local.isdir(f"{top}{name}")
         assert files.exists(name) == local.exists(f"{top}{name}")
     assert files.ls("/etc/fstab", detail=False) == ["/etc/fstab"]
-    for missing in ("/nothing", "/etc/fstab/x", "/broken"):
+    for missing in ("/nothing", "/etc/fstab/x"):
         assert not files.exists(missing) and not files.isfile(missing) and not files.isdir(missing)
         for call in (files.info, files.ls, files.open, files.cat_file):
             with pytest.raises((FileNotFoundError, NotADirectoryError)):
                 call(missing)
+    # Local files raise here, and `du` of a tree with such a link with them; guests are full of these.
+    assert not files.exists("/broken") and files.info("/broken")["destination"] == "nothing"
+    assert files.du("/") > files.du("/var")
     assert int(files.modified("/etc/fstab").timestamp()) == int((top / "etc/fstab").stat().st_mtime)
 
 

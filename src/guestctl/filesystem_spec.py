@@ -93,7 +93,8 @@ class GuestFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         path = self._strip_protocol(path)
-        return _described(path, self._files.stat(path)) | self._link(path)
+        status = self._files.stat(path) if self._files.exists(path) else self._files.lstat(path)
+        return _described(path, status) | self._link(path)
 
     def exists(self, path: str, **_: Any) -> bool:
         return self._files.exists(self._strip_protocol(path))
