@@ -35,6 +35,7 @@ from guestctl.guestfs.mounting import Mounting
 from guestctl.guestfs.partitions import Partitions
 from guestctl.guestfs.refused import REFUSED, refusal
 from guestctl.guestfs.settings import Settings
+from guestctl.guestfs.text import Text
 from guestctl.guestfs.volumes import Volumes
 
 __all__ = [
@@ -63,6 +64,7 @@ class GuestFS(
     Files,
     Listing,
     Attributes,
+    Text,
     BlockDevices,
     Partitions,
     Inspection,

@@ -10,7 +10,7 @@ from guestctl.guestfs.calls import GuestFSError, launched
 from guestctl.guestfs.paths import Paths
 
 # What is given as one value must fit in memory.
-_MAX_BYTES = 2 << 30
+MAX_BYTES = 2 << 30
 _PIECE_BYTES = 256 << 10
 
 
@@ -110,7 +110,7 @@ class Files(Paths):
 
 def whole(device: BlockDevice, path: str) -> bytes:
     """All bytes, where they can be given as one value."""
-    if device.size > _MAX_BYTES:
+    if device.size > MAX_BYTES:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
     return bytes(device.read(0, device.size))
 
@@ -125,7 +125,7 @@ def until_zero(device: BlockDevice, path: str) -> bytes:
         size += len(part)
         if zero:
             break
-        if size > _MAX_BYTES:
+        if size > MAX_BYTES:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
     return b"".join(parts)
 
@@ -146,7 +146,7 @@ def _first_lines(device: BlockDevice, count: int, path: str) -> bytes:
     found = b""
     while count and len(found) < device.size:
         at, length = len(found), min(max(_PIECE_BYTES, len(found)), device.size - len(found))
-        if at + length > _MAX_BYTES:
+        if at + length > MAX_BYTES:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
         piece = bytes(device.read(at, length))
         found += piece
@@ -159,7 +159,7 @@ def _last_lines(device: BlockDevice, count: int, path: str) -> bytes:
     found = b""
     while count and len(found) < device.size:
         length = min(max(_PIECE_BYTES, len(found)), device.size - len(found))
-        if len(found) + length > _MAX_BYTES:
+        if len(found) + length > MAX_BYTES:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
         found = bytes(device.read(device.size - len(found) - length, length)) + found
         if found.count(b"\n") > count:
@@ -196,7 +196,7 @@ def _part(device: BlockDevice, count: int, offset: int) -> bytes:
         raise GuestFSError("offset is negative", errno.EINVAL)
     if offset >= device.size:
         return b""
-    return bytes(device.read(offset, min(count, device.size - offset, _MAX_BYTES)))
+    return bytes(device.read(offset, min(count, device.size - offset, MAX_BYTES)))
 
 
 def _all_zero(device: BlockDevice) -> bool:
