@@ -10,24 +10,19 @@ from __future__ import annotations
 
 import errno
 import re
-from typing import NamedTuple, NoReturn
 
 from guestctl.core.errors import UnsupportedFeature
+from guestctl.guestfs.automaton import WORD, Automaton, Tree, bad
 from guestctl.guestfs.calls import GuestFSError
 from guestctl.guestfs.globbing import CLASSES
 
-_MAX_NODES = 5_000  # what bounded repetitions may make of a pattern
-_MAX_ROWS = 500  # of 2 KiB, and a set of nodes each
 _MAX_REPEAT = 0x7FFF  # RE_DUP_MAX
 _MAX_NESTED = 200
-_WORD = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz")
 _SPACE = frozenset(b" \t\n\r\v\f")
 _ALL = frozenset(range(256)) - {0x0A}
-_ESCAPED_SETS = {"w": _WORD, "W": _ALL - _WORD, "s": _SPACE, "S": _ALL - _SPACE}
+_ESCAPED_SETS = {"w": WORD, "W": _ALL - WORD, "s": _SPACE, "S": _ALL - _SPACE}
 _ASSERTIONS = {"b": "b", "B": "B", "<": "<", ">": ">", "`": "^", "'": "$"}
 
-# ("set", bytes), ("assert", kind), ("cat", trees), ("or", trees), ("repeat", tree, least, most)
-Tree = tuple[object, ...]
 _EMPTY: Tree = ("cat", ())
 
 
@@ -37,7 +32,7 @@ class Pattern:
     def __init__(self, pattern: bytes, *, extended: bool = False, insensitive: bool = False) -> None:
         trees = tuple(_Parser(one.decode("latin-1"), extended, insensitive).parse() for one in pattern.split(b"\n"))
         self._literal = b"" if len(trees) > 1 else _longest_literal(trees[0])
-        self._automaton = _Automaton(("or", trees) if len(trees) > 1 else trees[0])
+        self._automaton = Automaton(("or", trees) if len(trees) > 1 else trees[0])
 
     def matching(self, lines: list[bytes]) -> list[bytes]:
         """The lines with a match in them."""
@@ -84,7 +79,7 @@ class _Parser:
                 if self._depth:
                     break
                 if not self._extended:
-                    _bad("Unmatched ) or \\)")
+                    bad("Unmatched ) or \\)")
             parts.append(self._repeated(self._atom(start)))
         return ("cat", tuple(parts))
 
@@ -114,10 +109,10 @@ class _Parser:
     def _group(self) -> Tree:
         self._depth += 1
         if self._depth > _MAX_NESTED:
-            _bad("Regular expression too big")
+            bad("Regular expression too big")
         tree = self._alternatives()
         if not self._take(")"):
-            _bad("Unmatched ( or \\(")
+            bad("Unmatched ( or \\(")
         self._depth -= 1
         return tree
 
@@ -127,7 +122,7 @@ class _Parser:
 
     def _escape(self) -> Tree:
         if self._at == len(self._pattern):
-            _bad("Trailing backslash")
+            bad("Trailing backslash")
         character = self._pattern[self._at]
         self._at += 1
         if character in _ESCAPED_SETS:
@@ -155,7 +150,7 @@ class _Parser:
                 tree = ("repeat", tree, 0, 1)
             else:
                 return tree
-        _bad("Regular expression too big")
+        return bad("Regular expression too big")
 
     def _literal_star(self, tree: Tree) -> bool:
         return not self._extended and tree == ("assert", "^")
@@ -168,14 +163,14 @@ class _Parser:
         found = re.compile(r"(\d*)(,?)(\d*)" + re.escape(closing)).match(self._pattern, at + len(opening))
         if not found or found[1] + found[2] == "":
             if not self._extended:
-                _bad("Unmatched \\{" if closing not in self._pattern[at:] else "Invalid content of \\{\\}")
+                bad("Unmatched \\{" if closing not in self._pattern[at:] else "Invalid content of \\{\\}")
             return None
         least = int(found[1] or 0)
         most = int(found[3]) if found[3] else None if found[2] else least
         if most is not None and most < least:
-            _bad("Invalid content of \\{\\}")
+            bad("Invalid content of \\{\\}")
         if max(least, most or 0) > _MAX_REPEAT:
-            _bad("Regular expression too big")
+            bad("Regular expression too big")
         return least, most, found.end()
 
     # Bracket expressions (POSIX 9.3.5)
@@ -196,7 +191,7 @@ class _Parser:
                 self._at += 1
                 high = self._bracket_item()
                 if isinstance(high, frozenset) or high < low:
-                    _bad("Invalid range end")
+                    bad("Invalid range end")
                 found.update(range(low, high + 1))
             else:
                 found.add(low)
@@ -210,7 +205,7 @@ class _Parser:
 
     def _bracket_item(self) -> int | frozenset[int]:
         if self._at >= len(self._pattern):
-            _bad("Unmatched [, [^, [:, [., or [=")
+            bad("Unmatched [, [^, [:, [., or [=")
         named = re.compile(r"\[([:.=])(.*?)\1\]", re.DOTALL).match(self._pattern, self._at)
         if not named:
             self._at += 1
@@ -218,15 +213,11 @@ class _Parser:
         self._at = named.end()
         if named[1] == ":":
             if named[2] not in CLASSES:
-                _bad("Invalid character class name")
+                bad("Invalid character class name")
             return frozenset(map(ord, re.findall(f"[{CLASSES[named[2]]}]", "".join(map(chr, range(128))))))
         if len(named[2]) != 1:
-            _bad("Invalid collation character")
+            bad("Invalid collation character")
         return ord(named[2]) if named[1] == "." else frozenset({ord(named[2])})
-
-
-def _bad(message: str) -> NoReturn:
-    raise GuestFSError(message, errno.EINVAL)
 
 
 def _longest_literal(tree: Tree) -> bytes:
@@ -238,131 +229,3 @@ def _longest_literal(tree: Tree) -> bytes:
         run = run + bytes(part[1]) if single else b""
         best = max(best, run, key=len)
     return best
-
-
-# Automata
-
-
-class _Node(NamedTuple):
-    """The bytes that lead to ``to``; where they are None, ``to`` is reached without any if the assertion holds."""
-
-    accepts: frozenset[int] | None
-    kind: str
-    to: list[int]
-
-
-_LINE, _OTHER, _IN_WORD = 0, 1, 2  # what is beside a place in a line: its end, a byte, a byte of a word
-_END = 256
-_FOUND = -1
-
-
-class _Automaton:
-    def __init__(self, tree: Tree) -> None:
-        self._nodes: list[_Node] = []
-        self._final = self._add(None)
-        self._first = self._build(tree, self._final)
-        self._forget()
-
-    def _forget(self) -> None:
-        self._numbers: dict[tuple[frozenset[int], int], int] = {}
-        self._states: list[tuple[frozenset[int], int]] = []
-        self._rows: list[list[int | None]] = []
-        self._start = self._number((frozenset({self._first}), _LINE))
-
-    def _add(self, accepts: frozenset[int] | None, kind: str = "", *to: int) -> int:
-        if len(self._nodes) >= _MAX_NODES:
-            _bad("Regular expression too big")
-        self._nodes.append(_Node(accepts, kind, list(to)))
-        return len(self._nodes) - 1
-
-    def _build(self, tree: Tree, after: int) -> int:
-        """Nodes for `tree` before the node `after`; gives the first."""
-        kind, content = tree[0], tree[1]
-        if kind == "set":
-            return self._add(content, "", after)  # type: ignore[arg-type]
-        if kind == "assert":
-            return self._add(None, content, after)  # type: ignore[arg-type]
-        if kind == "cat":
-            for part in reversed(content):  # type: ignore[call-overload]
-                after = self._build(part, after)
-            return after
-        if kind == "or":
-            return self._add(None, "", *[self._build(part, after) for part in content])  # type: ignore[attr-defined]
-        return self._build_repeat(content, tree[2], tree[3], after)  # type: ignore[arg-type]
-
-    def _build_repeat(self, tree: Tree, least: int, most: int | None, after: int) -> int:
-        if most is None:
-            loop = self._add(None, "", after)
-            self._nodes[loop].to.append(self._build(tree, loop))
-            after = loop
-        else:
-            end = after
-            for _ in range(most - least):
-                after = self._add(None, "", self._build(tree, after), end)
-        for _ in range(least):
-            before = self._build(tree, after)
-            if before == after:  # of nothing
-                break
-            after = before
-        return after
-
-    def _number(self, state: tuple[frozenset[int], int]) -> int:
-        if state not in self._numbers:
-            self._numbers[state] = len(self._states)
-            self._states.append(state)
-            self._rows.append([None] * 257)
-        return self._numbers[state]
-
-    def matches(self, line: bytes) -> bool:
-        rows, number = self._rows, self._start
-        for byte in line:
-            following = rows[number][byte]
-            if following is None:
-                following = self._step(number, byte)
-                rows = self._rows
-            if following == _FOUND:
-                return True
-            number = following
-        last = rows[number][_END]
-        return (self._step(number, _END) if last is None else last) == _FOUND
-
-    def _step(self, number: int, byte: int) -> int:
-        """The state after `byte`, which is remembered."""
-        waiting, before = self._states[number]
-        beside = _LINE if byte == _END else _IN_WORD if byte in _WORD else _OTHER
-        reached = self._reached(waiting, before, beside)
-        if self._final in reached:
-            following = _FOUND
-        elif byte == _END:
-            following = 0
-        else:
-            nodes = self._nodes
-            moved = {nodes[one].to[0] for one in reached if byte in (nodes[one].accepts or ())}
-            if len(self._states) >= _MAX_ROWS:
-                self._forget()
-                return self._number((frozenset(moved | {self._first}), beside))
-            following = self._number((frozenset(moved | {self._first}), beside))
-        self._rows[number][byte] = following
-        return following
-
-    def _reached(self, waiting: frozenset[int], before: int, beside: int) -> set[int]:
-        pending, reached = list(waiting), set(waiting)
-        while pending:
-            accepts, kind, to = self._nodes[pending.pop()]
-            if accepts is None and _holds(kind, before, beside):
-                pending += (one for one in to if one not in reached)
-                reached.update(to)
-        return reached
-
-
-def _holds(kind: str, before: int, beside: int) -> bool:
-    """Whether an assertion holds between two places."""
-    if kind in ("b", "B"):
-        return ((before == _IN_WORD) != (beside == _IN_WORD)) == (kind == "b")
-    return (
-        not kind
-        or (kind == "^" and before == _LINE)
-        or (kind == "$" and beside == _LINE)
-        or (kind == "<" and before != _IN_WORD and beside == _IN_WORD)
-        or (kind == ">" and before == _IN_WORD and beside != _IN_WORD)
-    )
