@@ -12,6 +12,7 @@ from guestctl.guestfs.attributes import Attributes
 from guestctl.guestfs.availability import Availability
 from guestctl.guestfs.block_devices import BlockDevices
 from guestctl.guestfs.calls import ClosedHandle, GuestFSError
+from guestctl.guestfs.contents import Contents
 from guestctl.guestfs.disk_images import DiskImages
 from guestctl.guestfs.drives import Drives
 from guestctl.guestfs.events import (
@@ -64,6 +65,7 @@ class GuestFS(
     Files,
     Listing,
     Attributes,
+    Contents,
     Text,
     BlockDevices,
     Partitions,
