@@ -1,8 +1,7 @@
 """The report as virt-inspector's XML (virt-inspector(1), virt-inspector.rng).
 
 The schema has lists of words, and a version for every guest: other words are left out, an unknown version is 0, as
-``guestfs_inspect_get_major_version`` has it. Where libguestfs takes things otherwise than guestctl's JSON does, this
-view follows libguestfs: the product name of Debian, and where the version of a Debian package ends.
+``guestfs_inspect_get_major_version`` has it.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
+from guestctl.detectors import virt_inspector
 from guestctl.detectors.report import Application, Filesystem, Guest, Report
 
 _DISTRIBUTIONS = (
@@ -42,7 +42,7 @@ def _guest(parent: ElementTree.Element, guest: Guest, filesystems: dict[str, Fil
         ("name", guest.type),
         ("arch", guest.arch),
         ("distro", _known(guest.distro, _DISTRIBUTIONS)),
-        ("product_name", _product_name(guest)),
+        ("product_name", virt_inspector.product_name(guest)),
         ("product_variant", guest.product_variant),
         ("major_version", guest.major_version or 0),
         ("minor_version", guest.minor_version or 0),
@@ -79,27 +79,18 @@ def _known(word: str | None, words: str) -> str | None:
     return word if word in words.split() else None
 
 
-def _product_name(guest: Guest) -> str | None:
-    """Of Debian what /etc/debian_version says."""
-    if guest.distro == "debian" and guest.major_version is not None and guest.minor_version is not None:
-        return f"{guest.major_version}.{guest.minor_version}"
-    return guest.product_name
-
-
 def _application(parent: ElementTree.Element, application: Application, package_format: str | None) -> None:
-    version, release = application.version, application.release
-    if package_format == "deb" and release:
-        version, _, release = f"{version}-{release}".partition("-")
+    application = virt_inspector.application(application, package_format)
     element = ElementTree.SubElement(parent, "application")
     for tag, value in (
         ("name", application.name),
         ("display_name", application.display_name),
         ("epoch", application.epoch or None),
-        ("version", version),
-        ("release", release),
+        ("version", application.version),
+        ("release", application.release),
         ("arch", application.arch),
         ("install_path", application.install_path),
-        ("publisher", application.publisher if application.display_name else None),
+        ("publisher", application.publisher),
         ("url", application.url),
         ("source_package", application.source),
         ("summary", application.summary),

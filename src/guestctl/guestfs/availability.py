@@ -85,8 +85,8 @@ class Availability(Handle):
         """Whether filesystems of a type, in mount(8)'s words, can be read."""
         from guestctl.disk.filesystems import PROBES
 
-        readable = {probe.type for probe in PROBES if probe.module and "." not in probe.module}
-        return bool(readable.intersection(TYPES.get(filesystem, (filesystem,))))
+        rooms = {probe.module or "" for probe in PROBES} | {probe.type for probe in PROBES if probe.module}
+        return bool(rooms.intersection(TYPES.get(filesystem, (filesystem,))))
 
     @launched
     def utsname(self) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from guestctl.guestfs.handle import Handle
 
 _SECTOR_BYTES = 512
 _BLOCK_BYTES = 4096  # what the kernel takes for devices without a mounted filesystem
-_NOT_FILESYSTEMS = ("LVM2_member", "linux_raid_member")
-# Partitions that cannot hold one (GPT type GUIDs): Microsoft reserved, LDM metadata, BIOS boot.
+# Partitions that cannot hold a filesystem (GPT type GUIDs): Microsoft reserved, LDM metadata.
 _RESERVED = (
     "e3c9e316-0b5c-4db8-817d-f92df00215ae",
     "5808c8aa-7e8f-42e0-85d2-e1e90434cfb3",
@@ -45,11 +44,11 @@ class BlockDevices(Handle):
         for device in self._machine.devices:
             partition = self._machine.partition(device)
             identity = self._machine.identity(device)
-            if (partition and partition.type in _RESERVED) or (identity and identity.type in _NOT_FILESYSTEMS):
+            if (partition and partition.type in _RESERVED) or (identity and identity.usage in ("raid", "crypto")):
                 continue
             found[device] = identity.type if identity else "unknown"
             found |= dict.fromkeys(self._subvolumes(device, identity), "btrfs")
-        return self._hash(found)
+        return self._hash(dict(sorted(found.items())))
 
     def _subvolumes(self, device: str, identity: Identity | None) -> list[str]:
         return list(self._machine.subvolumes(device)) if identity and identity.type == "btrfs" else []
@@ -170,24 +169,20 @@ class BlockDevices(Handle):
     @launched
     def vfs_type(self, mountable: str) -> str:
         """The type of what is there; empty where nothing known is."""
-        identity = self._identity(mountable)
+        identity = self._identity(self.mountable_device(mountable))
         return identity.type if identity else ""
 
     @launched
     def vfs_label(self, mountable: str) -> str:
         """The label of a filesystem; empty where it has none."""
-        identity = self._identity(mountable)
+        identity = self._identity(self.mountable_device(mountable))
         return (identity.label or "") if identity else ""
 
     @launched
     def vfs_uuid(self, mountable: str) -> str:
         """The UUID of a filesystem; empty where it has none."""
-        identity = self._identity(mountable)
+        identity = self._identity(self.mountable_device(mountable))
         return (identity.uuid or "") if identity else ""
-
-    def _identity(self, mountable: str) -> Identity | None:
-        name = self._name(self.mountable_device(mountable))
-        return None if name in self._machine.partitioned else self._machine.identity(name)
 
     @launched
     def findfs_label(self, label: str) -> str:

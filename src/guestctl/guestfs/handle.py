@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any, NamedTuple, TypeVar
 
 from guestctl.block import BlockDevice
-from guestctl.disk.filesystem import FileSystem
+from guestctl.disk.filesystem import FileSystem, Identity
 from guestctl.guestfs.calls import GuestFSError
 from guestctl.guestfs.events import EVENT_ENTER, EVENT_TRACE, Events
 from guestctl.guestfs.mountpoints import Mountpoints
@@ -129,6 +129,11 @@ class Handle:
     def _mountable(self, mountable: str) -> str:
         """A subvolume's name, or a device's, as libguestfs writes it."""
         return mountable if mountable.startswith("btrfsvol:") else self._name(mountable)
+
+    def _identity(self, device: str) -> Identity | None:
+        """What a device holds; None for one in whose place there are partitions."""
+        name = self._name(device)
+        return None if name in self._machine.partitioned else self._machine.identity(name)
 
     def _name(self, device: str) -> str:
         """The device that may also be called /dev/vda1, /dev/mapper/VG-LV or /dev/disk/guestfs/LABEL."""

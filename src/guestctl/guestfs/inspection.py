@@ -44,7 +44,9 @@ class Inspection(Handle):
         return list(self._found or ())
 
     def _guest(self, root: str) -> report.Guest:
-        guest = (self._found or {}).get(self._mountable(root))
+        if self._found is None:
+            raise GuestFSError("no inspection data: call inspect_os first", errno.EINVAL)
+        guest = self._found.get(self._mountable(root))
         if guest is None:
             message = "root device not found: only call this function with a root device previously returned by"
             raise GuestFSError(f"{root}: {message} inspect_os", errno.EINVAL)
@@ -68,7 +70,9 @@ class Inspection(Handle):
     @launched
     def inspect_get_product_name(self, root: str) -> str:
         """The name of the system as it gives it."""
-        return _known(self._guest(root).product_name)
+        from guestctl.detectors.virt_inspector import product_name
+
+        return _known(product_name(self._guest(root)))
 
     @launched
     def inspect_get_product_variant(self, root: str) -> str:
@@ -189,8 +193,11 @@ class Inspection(Handle):
     @launched
     def inspect_list_applications2(self, root: str) -> list[dict[str, Any]]:
         """The installed packages, in dicts with keys ``app2_name`` and so on. Those of the root need not be mounted."""
+        from guestctl.detectors.virt_inspector import application
+
         if self._guest(root).applications is None:
             self._inspect(with_applications=True)
+        guest = self._guest(root)
         return [
             {
                 "app2_name": app.name,
@@ -201,14 +208,14 @@ class Inspection(Handle):
                 "app2_arch": app.arch,
                 "app2_install_path": app.install_path,
                 "app2_trans_path": "",
-                "app2_publisher": app.publisher if app.display_name else "",  # libguestfs gives only Windows's
+                "app2_publisher": app.publisher,
                 "app2_url": app.url,
                 "app2_source_package": app.source,
                 "app2_summary": app.summary,
                 "app2_description": app.description,
                 **_SPARES,
             }
-            for app in self._guest(root).applications or ()
+            for app in (application(found, guest.package_format) for found in guest.applications or ())
         ]
 
 

@@ -153,7 +153,7 @@ class Volumes(Handle):
     ) -> None:
         """Open a LUKS or BitLocker device as /dev/mapper/MAPNAME, and assemble what lies on it."""
         name = self._name(device)
-        identity = self._machine.identity(name)
+        identity = self._identity(name)
         if crypttype is not None and (identity is None or _CRYPT_TYPES.get(crypttype) != identity.type):
             raise GuestFSError(f"{device}: not a device of the type {crypttype}", errno.EINVAL)
         if mapname == "control" or "/" in mapname or _MAPPER + mapname in self._machine.devices:
@@ -182,7 +182,7 @@ class Volumes(Handle):
     @launched
     def luks_uuid(self, device: str) -> str:
         """The UUID of a LUKS device."""
-        identity = self._machine.identity(self._name(device))
+        identity = self._identity(device)
         if identity is None or identity.type != "crypto_LUKS":
             raise GuestFSError(f"Device {device} is not a valid LUKS device.", errno.EINVAL)
         return identity.uuid or ""
