@@ -1,4 +1,4 @@
-"""A whole disk over NBD: nbdcopy from guestctl's server, beside the same from qemu-nbd.
+"""A whole disk over NBD: nbdcopy from guestctl's server and into its overlay, beside the same with qemu-nbd.
 
 usage: bench_nbd.py QCOW2
 """
@@ -30,6 +30,34 @@ def start(argv: Sequence[str | Path], listening: Path) -> subprocess.Popen[bytes
     return server
 
 
+def write(directory: Path, image: Path) -> None:
+    """The disk into an overlay, which each round but the first has in place already."""
+    raw = directory / "raw"
+    subprocess.run(("qemu-img", "convert", "-O", "raw", image, raw), check=True)
+    ours, theirs = directory / "overlay-guestctl", directory / "overlay-qemu"
+    create = ("qemu-img", "create", "-q", "-f", "qcow2", "-b", image.resolve(), "-F", "qcow2")
+    for title, copy in _COPIES.items():
+        subprocess.run((*create, ours), check=True)
+        subprocess.run((*create, theirs), check=True)
+        sockets = directory / "write-guestctl", directory / "write-qemu"
+        servers = [
+            start((guestctl, "serve", "nbd", "--socket", sockets[0], "--overlay", ours, image), sockets[0]),
+            start(("qemu-nbd", "--persistent", "--shared=8", "-f", "qcow2", "-k", sockets[1], theirs), sockets[1]),
+        ]
+        contest(
+            f"{title} into an overlay on {image.name}:",
+            {
+                "guestctl serve nbd --overlay": (*copy, "--flush", raw, f"nbd+unix:///?socket={sockets[0]}"),
+                "qemu-nbd": (*copy, "--flush", raw, f"nbd+unix:///?socket={sockets[1]}"),
+            },
+        )
+        for server in servers:
+            server.terminate()
+            server.wait()
+        for path in (ours, theirs, *sockets):
+            path.unlink(missing_ok=True)
+
+
 image = Path(sys.argv[1])
 guestctl = Path(sys.executable).parent / "guestctl"
 with tempfile.TemporaryDirectory() as directory:
@@ -51,3 +79,4 @@ with tempfile.TemporaryDirectory() as directory:
         for server in servers:
             server.terminate()
             server.wait()
+    write(Path(directory), image)
