@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from guestctl.guestfs.archives import Archives
 from guestctl.guestfs.attributes import Attributes
 from guestctl.guestfs.availability import Availability
 from guestctl.guestfs.block_devices import BlockDevices
 from guestctl.guestfs.calls import ClosedHandle, GuestFSError
 from guestctl.guestfs.contents import Contents
+from guestctl.guestfs.details import Details
 from guestctl.guestfs.disk_images import DiskImages
 from guestctl.guestfs.drives import Drives
 from guestctl.guestfs.events import (
@@ -31,6 +33,7 @@ from guestctl.guestfs.events import (
 from guestctl.guestfs.files import Files
 from guestctl.guestfs.hives import Hives
 from guestctl.guestfs.inspection import Inspection
+from guestctl.guestfs.journals import Journals
 from guestctl.guestfs.listing import Listing
 from guestctl.guestfs.mounting import Mounting
 from guestctl.guestfs.partitions import Partitions
@@ -38,6 +41,7 @@ from guestctl.guestfs.refused import REFUSED, refusal
 from guestctl.guestfs.settings import Settings
 from guestctl.guestfs.text import Text
 from guestctl.guestfs.volumes import Volumes
+from guestctl.guestfs.walking import Walking
 
 __all__ = [
     "EVENT_ALL",
@@ -65,13 +69,17 @@ class GuestFS(
     Files,
     Listing,
     Attributes,
+    Archives,
     Contents,
     Text,
     BlockDevices,
     Partitions,
     Inspection,
     Volumes,
+    Details,
     Hives,
+    Journals,
+    Walking,
     DiskImages,
     Availability,
 ):

@@ -1,0 +1,80 @@
+"""Calls for one kind of filesystem: ext2 to ext4, Btrfs, NTFS."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from guestctl.disk.filesystem import FileSystem
+from guestctl.guestfs.calls import GuestFSError, launched
+from guestctl.guestfs.handle import Handle
+
+_TOP_LEVEL = 5  # the id of the subvolume that holds all others
+
+
+class Details(Handle):
+    """``get_e2…``, ``btrfs_…`` and ``ntfs_…``, as far as they read."""
+
+    @launched
+    def get_e2label(self, device: str) -> str:
+        """The label of an ext2, ext3 or ext4 filesystem."""
+        return self._typed(device, "ext2", "ext3", "ext4").label or ""
+
+    @launched
+    def get_e2uuid(self, device: str) -> str:
+        """The UUID of an ext2, ext3 or ext4 filesystem."""
+        return self._typed(device, "ext2", "ext3", "ext4").uuid or ""
+
+    def _typed(self, device: str, *types: str) -> FileSystem[Any]:
+        filesystem = self._filesystem(device)
+        if filesystem.type not in types:
+            raise GuestFSError(f"{device}: it holds {filesystem.type}", errno.EINVAL)
+        return filesystem
+
+    @launched
+    def btrfs_subvolume_list(self, fs: str) -> list[dict[str, Any]]:
+        """The subvolumes of the Btrfs that is mounted at, or on the device, `fs`."""
+        return [
+            {
+                "btrfssubvolume_id": one.id,
+                "btrfssubvolume_top_level_id": one.parent_id,
+                "btrfssubvolume_path": one.path,
+            }
+            for one in self._btrfs(fs).subvolumes()
+            if one.path is not None
+        ]
+
+    @launched
+    def btrfs_subvolume_get_default(self, fs: str) -> int:
+        """The id of the default subvolume."""
+        return self._btrfs(fs).subvolume_id or _TOP_LEVEL
+
+    @launched
+    def btrfs_filesystem_show(self, device: str) -> list[str]:
+        """The devices that a Btrfs lies on."""
+        filesystem = self._typed(device, "btrfs")
+        members = [name for name, one in self._machine.devices.items() if any(one is m for m in filesystem.members)]
+        return members or [self._name(device)]
+
+    def _btrfs(self, fs: str) -> FileSystem[Any]:
+        mountable, filesystem = self._mounts[fs] if fs in self._mounts else (fs, self._filesystem(fs))
+        if filesystem.type != "btrfs":
+            raise GuestFSError(f"{mountable}: not a Btrfs", errno.EINVAL)
+        return filesystem
+
+    @launched
+    def ntfs_3g_probe(self, rw: bool, device: str) -> int:
+        """Whether an NTFS can be mounted, as ntfs-3g.probe(8) says it: 0, 12 for no NTFS, 13 for a damaged one."""
+        from guestctl.core.errors import GuestctlError
+
+        identity = self._identity(device)
+        if identity is None or identity.type != "ntfs":
+            return _NO_NTFS
+        try:
+            self._filesystem(device)
+        except GuestctlError:
+            return _DAMAGED_NTFS
+        return 0
+
+
+_NO_NTFS, _DAMAGED_NTFS = 12, 13  # of ntfs-3g.probe(8)
