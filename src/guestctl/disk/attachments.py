@@ -42,7 +42,8 @@ class Attachment:
         with suppress(OSError):
             if (block / "loop").is_dir():
                 return (block / "loop/backing_file").read_text().rstrip("\n").removesuffix(" (deleted)") == self.source
-            return int((block / "pid").read_text()) == self.pid
+            thread = int((block / "pid").read_text())  # the kernel frees an NBD device when it ends
+            return os.path.isdir(f"/proc/{self.pid}/task/{thread}")
         return False
 
 

@@ -105,7 +105,18 @@ class NbdDevice:
         if self.engine == "qemu-nbd":
             return ["qemu-nbd", "--read-only", f"--socket={address}", *form, self.path]
         overlay = [f"--overlay={os.fspath(self.overlay)}"] if self.overlay is not None else []
-        return [sys.executable, "-m", "guestctl", "serve", "nbd", f"--socket={address}", *form, *overlay, self.path]
+        return [
+            sys.executable,
+            "-m",
+            "guestctl",
+            "serve",
+            "nbd",
+            "--once",
+            f"--socket={address}",
+            *form,
+            *overlay,
+            self.path,
+        ]
 
     def _attach(self, client: socket.socket, size: int, flags: int) -> None:
         import fcntl
@@ -131,15 +142,6 @@ def is_available(*, load_module: bool = False) -> bool:
         with suppress(OSError):
             subprocess.run(["modprobe", "nbd"], capture_output=True)
     return os.path.isdir("/sys/block/nbd0")
-
-
-def detach(device: str) -> None:
-    """Disconnect an NBD device."""
-    fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        _disconnect(fd)
-    finally:
-        os.close(fd)
 
 
 def negotiate(client: socket.socket) -> tuple[int, int]:
