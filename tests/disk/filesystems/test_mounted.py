@@ -1,5 +1,5 @@
-"""Images and what a Linux kernel shows of them, from tools/make-mounted-images: exFAT and UDF that it filled,
-ISO 9660, and UDF of other tools."""
+"""Images and what a Linux kernel shows of them, from tools/make-mounted-images: exFAT, HFS Plus and UDF that it
+filled, ISO 9660, and UDF of other tools."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ def test_tree(name: str) -> None:
                     )
                 },
                 "content": content,
+                "xattrs": {attribute: value.hex() for attribute, value in filesystem.node_xattrs(node).items()},
             }
         usage = filesystem.usage()
         assert filesystem.warnings == []

@@ -141,6 +141,8 @@ PROBES = (
         tuple((0x4000, b"\x01" + order + b"\0\0\0\0\0\0\0\0\0\x01") for order in (b"\0", b"\x01")),
         _IDENTIFIED + "zfs",
     ),
+    Probe("hfsplus", ((0x400, b"BD"), (0x400, b"H+"), (0x400, b"HX")), "hfsplus"),
+    Probe("hfs", ((0x400, b"BD"),), _IDENTIFIED + "others", identify="identify_hfs"),
     Probe(
         "ufs",
         tuple(

@@ -1,13 +1,21 @@
-"""HPFS of OS/2, OCFS2, VMFS, F2FS and NILFS2, by their own documentation and what their tools write."""
+"""HFS, HPFS of OS/2, OCFS2, VMFS, F2FS and NILFS2, by their own documentation and what their tools write."""
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from struct import Struct
+from uuid import UUID
 
 from guestctl.block import BlockDevice
 from guestctl.disk.filesystem import Identity
 from guestctl.disk.filesystems.identified.fields import read_at, text, uuid
+
+# Master directory block of HFS: volume name, of which the first byte is the length, drFndrInfo, and what is embedded.
+_HFS = Struct(">36x28s28x24s8s2s")
+_HFS_EMBEDDED = (b"H+", b"HX")
+# Apple's namespace for UUIDs that are made of identifiers of 8 bytes.
+_HFS_NAMESPACE = UUID("b3e20f39-f292-11d6-97a4-00306543ecac")
 
 _HPFS_SUPERBLOCK, _HPFS_VERSION = 0x2000, 8
 # Boot sector: mark of the extended fields, serial number, label, name of the filesystem.
@@ -30,6 +38,19 @@ _F2FS = Struct("<4xHH100x16s1024s")
 # Revision, bytes that count, seed and checksum; UUID, label.
 _NILFS2 = Struct("<I4xH2xII132x16s80s")
 _NILFS2_SUM, _NILFS2_BYTES = 16, 1024
+
+
+def identify_hfs(device: BlockDevice) -> Identity | None:
+    """None where there is an HFS Plus in it."""
+    data = read_at(device, _SUPERBLOCK_OFFSET, _HFS.size)
+    if len(data) < _HFS.size:
+        return None
+    name, _, identifier, embedded = _HFS.unpack(data)
+    if embedded in _HFS_EMBEDDED:
+        return None
+    digest = hashlib.md5(_HFS_NAMESPACE.bytes + identifier, usedforsecurity=False).digest()
+    found = str(UUID(bytes=digest, version=3)) if any(identifier) else None
+    return Identity("hfs", label=text(name[1 : 1 + name[0]]), uuid=found)
 
 
 def identify_hpfs(device: BlockDevice) -> Identity | None:

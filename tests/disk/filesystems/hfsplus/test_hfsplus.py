@@ -1,0 +1,233 @@
+"""Volumes that Linux filled and xorriso made: damage, mutants, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import os
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+
+from conftest import Run
+from guestctl.block import BlockDevice, MemoryDevice
+from guestctl.block.device import SliceDevice
+from guestctl.core.errors import GuestctlError, InvalidFormat, UnsupportedFeature
+from guestctl.disk import FileSystem
+from guestctl.disk.filesystems.hfsplus.compression import ZlibChunks
+from guestctl.disk.filesystems.hfsplus.names import compose, folded
+from mutants import check_mutants
+
+_ROOT = Path(__file__).parents[4]
+_MOUNTED = _ROOT / "tests" / "data" / "mounted"
+HEADER = 1024
+
+
+@pytest.fixture(scope="module")
+def filled() -> bytes:
+    """What Linux filled, with blocks of 4096 bytes."""
+    return lzma.decompress((_MOUNTED / "hfsplus-4096.xz").read_bytes())
+
+
+def _patched(image: bytes, offset: int, content: bytes) -> bytearray:
+    data = bytearray(image)
+    data[offset : offset + len(content)] = content
+    return data
+
+
+def _patched_record(image: bytes, path: str, place: int, content: bytes) -> bytearray:
+    """With `content` in the catalog record of a file."""
+    with FileSystem.detect(MemoryDevice(image)) as filesystem:
+        record: bytes = filesystem._record(filesystem.resolve(path)).data  # type: ignore[attr-defined]
+    return bytearray(image.replace(record, bytes(_patched(record, place, content))))
+
+
+@pytest.mark.parametrize(("block_size", "node_size"), [(512, 512), (1024, 8192), (4096, 4096), (65536, 32768)])
+@pytest.mark.parametrize("sensitive", [False, True])
+def test_identity(run: Run, tmp_path: Path, block_size: int, node_size: int, sensitive: bool) -> None:
+    image = tmp_path / "image"
+    with image.open("wb") as stream:
+        stream.truncate(16 << 20)
+    words = [sys.executable, _ROOT / "tools" / "make-hfsplus", image, str(block_size), str(node_size), "a Größe"]
+    run(*words, *(["case-sensitive"] if sensitive else []))
+    expected = dict(line.split("=", 1) for line in run("blkid", "-p", "-o", "udev", image).splitlines())
+    identity = FileSystem.identify(MemoryDevice(image.read_bytes()))
+    assert identity is not None
+    assert (identity.type, identity.uuid) == (expected["ID_FS_TYPE"], expected["ID_FS_UUID"])
+    assert identity.label == "a Größe" and identity.version is None
+    with FileSystem.detect(MemoryDevice(image.read_bytes())) as filesystem:
+        assert filesystem.block_size == block_size == int(expected["ID_FS_BLOCK_SIZE"])
+        assert filesystem.listdir("/") == []
+
+
+@pytest.fixture(scope="module")
+def hybrid(run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, BlockDevice]:
+    """A tree, and the volume that xorriso made of it: 300 names, contents of some blocks, links."""
+    top = tmp_path_factory.mktemp("hybrid") / "top"
+    (top / "many").mkdir(parents=True)
+    for number in range(300):
+        (top / "many" / f"a file with a long name {number}").write_text(f"{number}\n")
+    (top / "large").write_bytes(b"".join(b"%07d\n" % number for number in range(60_000)))
+    (top / "Ünïcödé").write_text("composed")
+    (top / "empty").touch()
+    (top / "link").symlink_to("many/../large")
+    (top / "run").write_text("#!/bin/sh\n")
+    (top / "run").chmod(0o755)
+    os.utime(top / "run", (10**9, 10**9))
+    image = top.parent / "image"
+    run("xorriso", "-outdev", f"stdio:{image}", "-hfsplus", "on", "-map", top, "/", "-commit")
+    data = image.read_bytes()
+    entries = (data[offset : offset + 512] for offset in range(2048, 16384, 2048))
+    entry = next(entry for entry in entries if entry[48:57] == b"Apple_HFS")
+    start, count = struct.unpack_from(">II", entry, 8)
+    return top, SliceDevice(MemoryDevice(data), start * 2048, count * 2048)
+
+
+def test_tree_of_xorriso(hybrid: tuple[Path, BlockDevice]) -> None:
+    top, device = hybrid
+    with FileSystem.detect(device) as filesystem:
+        assert filesystem.type == "hfsplus"
+        paths = {path for path, _, _ in filesystem.find("/")}
+        assert paths == {f"/{path.relative_to(top)}".removesuffix(".") for path in (top, *top.rglob("*"))}
+        for path in top.rglob("*"):
+            name = f"/{path.relative_to(top)}"
+            status, expected = filesystem.lstat(name), path.lstat()
+            assert (status.st_mode, int(status.st_mtime)) == (expected.st_mode, int(expected.st_mtime)), name
+            if path.is_symlink():
+                assert filesystem.readlink(name) == os.readlink(path)
+            elif path.is_file():
+                digest = hashlib.sha256(filesystem.read_bytes(name)).digest()
+                assert digest == hashlib.sha256(path.read_bytes()).digest()
+        assert filesystem.read_bytes("/üNÏCÖDÉ") == b"composed"
+        assert filesystem.exists("/MANY/A File with a long name 299") and not filesystem.exists("/many/300")
+
+
+def test_names() -> None:
+    assert compose("e\u0301x") == "éx" and compose("\u1112\u1161\u11ab") == "한"
+    assert compose("\u2126") == "\u2126"  # has another form, which is not of two parts
+    assert compose("a\u0323\u0302") == "\u1ead"
+    assert folded("ÜNÏ\u200d") == folded("u\u0308ni\u0308") == folded("üNï")
+    assert folded("straße") != folded("STRASSE") and folded("ΑΩЖ") == folded("αωж")
+
+
+def test_alternate_header(filled: bytes) -> None:
+    with FileSystem.detect(MemoryDevice(filled)) as filesystem:
+        assert filesystem.warnings == []
+        expected = filesystem.read_bytes("/fragmented")
+    with FileSystem.detect(MemoryDevice(_patched(filled, HEADER + 40, bytes(4)))) as filesystem:
+        assert "alternate" in filesystem.warnings[0]
+        assert filesystem.exists("/") and filesystem.uuid
+    not_unmounted = _patched(filled, HEADER + 6, b"\0")
+    with FileSystem.detect(MemoryDevice(not_unmounted)) as filesystem:
+        assert filesystem.warnings == ["the volume was not unmounted"]
+        assert filesystem.read_bytes("/fragmented") == expected
+
+
+def test_wrapper(filled: bytes) -> None:
+    """HFS around it: allocation blocks of 4096 bytes from sector 5 on, of which the volume has those from 3 on."""
+    block = struct.pack(">2s18xI4xH94x2sHH", b"BD", 4096, 5, b"H+", 3, len(filled) // 4096)
+    image = bytes(1024) + block.ljust(5 * 512 + 3 * 4096 - 1024, b"\0") + filled
+    identity = FileSystem.identify(MemoryDevice(image))
+    assert identity == FileSystem.identify(MemoryDevice(filled))
+    with FileSystem.detect(MemoryDevice(image)) as filesystem:
+        assert filesystem.read_bytes("/size-513").startswith(b"513 bytes\n")
+    with pytest.raises(UnsupportedFeature, match="hfs"):
+        FileSystem.detect(MemoryDevice(_patched(image, 1024 + 124, b"\0\0")))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_journal(filled: bytes, order: str) -> None:
+    """An empty one is read past; one with transactions is refused."""
+    free = len(filled) // 4096 - 8
+    data = _patched(filled, HEADER + 4, struct.pack(">I", 1 << 8 | 1 << 13))
+    struct.pack_into(">I", data, HEADER + 12, free)
+    struct.pack_into(">I32xQQ", data, free * 4096, 1, (free + 1) * 4096, 8192)
+    for start, end in ((512, 512), (512, 2048)):
+        journal = struct.pack(order + "IIQQQ", 0x4A4E4C78, 0x12345678, start, end, 8192)
+        data[(free + 1) * 4096 : (free + 1) * 4096 + len(journal)] = journal
+        if start == end:
+            assert FileSystem.detect(MemoryDevice(data)).exists("/size-513")
+        else:
+            with pytest.raises(UnsupportedFeature, match="replayed"):
+                FileSystem.detect(MemoryDevice(data))
+
+
+def test_compressed_in_an_attribute(filled: bytes) -> None:
+    """Linux wrote the attribute; the flag, which it does not set, makes the file a compressed one."""
+    data = _patched_record(filled, "/compressed", 41, b"\x20")
+    with FileSystem.detect(MemoryDevice(data)) as filesystem:
+        value = filesystem.xattrs("/compressed")["osx.com.apple.decmpfs"]
+        expected = zlib.decompress(value[16:])
+        assert filesystem.stat("/compressed").st_size == len(expected) == 20000
+        assert filesystem.read_bytes("/compressed") == expected
+    for kind, feature in ((7, "LZVN"), (8, "LZVN"), (11, "LZFSE"), (99, "type 99")):
+        other = data.replace(b"fpmc" + struct.pack("<I", 3), b"fpmc" + struct.pack("<I", kind))
+        with FileSystem.detect(MemoryDevice(other)) as filesystem, pytest.raises(UnsupportedFeature, match=feature):
+            filesystem.read_bytes("/compressed")
+
+
+def test_compressed_in_the_resource_fork() -> None:
+    content = os.urandom(70_000) + bytes(100_000)
+    chunks = [content[at : at + 65536] for at in range(0, len(content), 65536)]
+    packed = [b"\xff" + chunks[0], *map(zlib.compress, chunks[1:])]
+    table, at = b"", 4 + 8 * len(packed)
+    for chunk in packed:
+        table += struct.pack("<II", at, len(chunk))
+        at += len(chunk)
+    body = struct.pack("<I", len(packed)) + table + b"".join(packed)
+    fork = struct.pack(">IIII", 256, 260 + len(body), 4 + len(body), 0).ljust(256, b"\0")
+    fork += struct.pack(">I", len(body)) + body
+    device = ZlibChunks(MemoryDevice(fork), len(content))
+    assert bytes(device.read(0, len(content))) == content
+    assert bytes(device.read(65_000, 70_000)) == content[65_000:135_000]
+    damaged = ZlibChunks(MemoryDevice(fork.replace(packed[1], bytes(len(packed[1])))), len(content))
+    assert bytes(damaged.read(0, 65536)) == content[:65536]
+    with pytest.raises(InvalidFormat):
+        damaged.read(65536, 1)
+    with pytest.raises(InvalidFormat):
+        ZlibChunks(MemoryDevice(fork[:260]), len(content))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (88, b"\xff" * 8, "bytes in"),
+        (88 + 16, b"\xff\xff\xff\xf0", "outside the volume"),
+        (88 + 12, b"\0\0\0\0", "bytes in"),
+        (42, b"\x41\xed", "a file of mode"),
+    ],
+)
+def test_damaged_files_fail_alone(filled: bytes, place: int, value: bytes, message: str) -> None:
+    data = _patched_record(filled, "/size-300000", place, value)
+    with FileSystem.detect(MemoryDevice(data)) as filesystem:
+        if message != "a file of mode":
+            assert filesystem.read_bytes("/size-513").startswith(b"513 bytes\n")
+        with pytest.raises(InvalidFormat, match=message):
+            filesystem.read_bytes("/size-300000")
+
+
+def test_free_ranges(filled: bytes) -> None:
+    data = bytearray(filled)
+    with FileSystem.detect(MemoryDevice(filled)) as filesystem:
+        ranges = list(filesystem.free_ranges())
+        assert sum(length for _, length in ranges) == filesystem.usage().available
+        before = [filesystem.read_bytes(path) for path, _, status in filesystem.find("/") if status.is_file()]
+    for offset, length in ranges:
+        data[offset : offset + length] = b"\xa5" * length
+    with FileSystem.detect(MemoryDevice(data)) as filesystem:
+        after = [filesystem.read_bytes(path) for path, _, status in filesystem.find("/") if status.is_file()]
+    assert after == before
+
+
+@pytest.mark.parametrize("length", [0, 1024, 1500, 4096, 20000, 200_000])
+def test_truncated(filled: bytes, length: int) -> None:
+    with pytest.raises(GuestctlError):
+        FileSystem.detect(MemoryDevice(filled[:length])).read_bytes("/fragmented")
+
+
+def test_mutations(filled: bytes) -> None:
+    used = [(place, 512) for place in range(1024, len(filled), 512) if any(filled[place : place + 512])]
+    check_mutants(filled, [(HEADER, 512), *used[:400]], least_files=300)
