@@ -17,6 +17,7 @@ DISTROS = {
     "ol": "oraclelinux",
     "popos": "pop",
     "clearlinux": "clear-linux-os",
+    "osx": "macos",
 }
 SAME = re.compile(
     "almalinux|alpinelinux|altlinux|archlinux|asianux|centos|debian|fedora|freebsd|freedos|gentoo|mageia|manjaro|"
@@ -52,6 +53,8 @@ def test_every_release() -> None:
         ("centos", 8, 5, "centos8"),
         ("opensuse", 20231111, None, "opensusetumbleweed"),
         ("debian", None, None, None),
+        ("macos", 10, 14, None),
+        ("macos", 11, 6, None),
         ("amzn", 2, None, None),
     ],
 )

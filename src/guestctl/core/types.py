@@ -29,8 +29,9 @@ class GuestType(StrEnum):
     HURD = "hurd"
     DOS = "dos"
     MINIX = "minix"
-    DRAGONFLY = "dragonfly"  # this one and the next are not libguestfs's
+    DRAGONFLY = "dragonfly"  # this one and the next two are not libguestfs's
     SOLARIS = "solaris"
+    MACOS = "macos"
     UNKNOWN = "unknown"
 
 

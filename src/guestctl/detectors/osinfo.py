@@ -40,6 +40,7 @@ _ROLLING = {
 }
 # The first release of these had no minor number, others had one.
 _MAJOR_ONLY = {("rhel", 3), ("debian", 3), ("mandriva", 2007), ("mandriva", 2011)}
+_LAST_MACOS = 7  # 10.7; osinfo-db has no later one
 _FIRST_DAY = 20000000  # openSUSE Tumbleweed has the day as its version
 
 
@@ -49,6 +50,8 @@ def osinfo_id(distro: str, major: int | None, minor: int | None) -> str | None:
         return _ROLLING[distro]
     if major is None:
         return None
+    if distro == "macos":
+        return f"macosx{major}.{minor or 0}" if major == 10 and (minor or 0) <= _LAST_MACOS else None
     if distro == "sles":
         return f"sles{major}" + (f"sp{minor}" if minor else "")
     if distro == "centos" and major >= 8:

@@ -30,6 +30,8 @@ _LINUX_FILES = (
     "/etc/hosts",
     "/etc/machine-id",
 )
+_MACOS_FILE = "/System/Library/CoreServices/SystemVersion.plist"
+_MACOS_INSTALLER = "/System/Installation"
 _ANDROID_FILES = ("/build.prop", "/system/build.prop")
 
 # A file of an installation medium -> the family that it installs.
@@ -63,6 +65,8 @@ class Root(NamedTuple):
 
 def find_root(filesystem: FileSystem[Any]) -> Root | None:
     """The root that `filesystem` holds, but for those of OSTree; None where it holds none."""
+    if filesystem.is_file(_MACOS_FILE):
+        return Root(GuestType.MACOS, filesystem.is_dir(_MACOS_INSTALLER))
     medium = filesystem.type in _MEDIA_TYPES
     kind = _root_type(filesystem) or (_medium_type(filesystem) if medium else None)
     return Root(kind, medium) if kind else None

@@ -289,6 +289,23 @@ def test_windows(run: Run, tmp_path: Path, name: str, version: tuple[str, ...], 
     assert guest.product_variant == properties["INSTALLATIONTYPE"]
 
 
+def test_windows_on_udf(run: Run, tmp_path: Path) -> None:
+    """As Microsoft makes it since Vista: the ISO 9660 of the disc holds a text, its UDF all the rest."""
+    properties = {"ARCH": "9", "PRODUCTTYPE": "WinNT", "VERSION/MAJOR": "10", "VERSION/MINOR": "0"}
+    wim = _wim(run, tmp_path, {"Windows 10 Pro": {**properties, "VERSION/BUILD": "19045"}})
+    top = tmp_path / "top"
+    (top / "sources").mkdir(parents=True)
+    wim.rename(top / "sources" / "boot.wim")
+    (top / "README.TXT").write_text("This disc contains a UDF file system\n")
+    image = tmp_path / "image.iso"
+    words = ("-quiet", "-udf", "-V", "CPBA_X64FRE_EN-US_DV9", "-hide", "sources", "-hide", "*.wim")
+    run("genisoimage", *words, "-o", image, top)
+    assert "sources" not in run("bsdtar", "-tf", image).lower()
+    guest = told(image)
+    assert (guest.type, guest.distro, guest.format, guest.osinfo) == ("windows", "windows", "installer", "win10")
+    assert (guest.product_name, guest.major_version, guest.arch) == ("Windows 10 Pro", 10, "x86_64")
+
+
 def test_damaged_images(run: Run, tmp_path: Path) -> None:
     """The XML says what it says, or there is a typed error; no entity is expanded."""
     wim = bytearray(_wim(run, tmp_path, {"Windows": {"ARCH": "9"}}).read_bytes())

@@ -1,4 +1,5 @@
-"""DOS, GNU/Hurd, MINIX and Solaris, by the files that name their release; and installation media (``media``)."""
+"""DOS, GNU/Hurd, MINIX, Solaris and macOS (``macos``), by the files that name their release; and installation media
+(``media``)."""
 
 from __future__ import annotations
 
@@ -61,22 +62,34 @@ def _solaris(tree: Tree, guest: Guest) -> None:
         guest.major_version, guest.minor_version = split_version(found[2])
 
 
+def _macos(tree: Tree, guest: Guest) -> None:
+    from guestctl.detectors.others.macos import detect_macos
+
+    detect_macos(tree, guest)
+
+
 _RELEASES: dict[str, Callable[[Tree, Guest], None]] = {
     "dos": _dos,
     "hurd": _hurd,
+    "macos": _macos,
     "minix": _minix,
     "solaris": _solaris,
 }
 
 
 def _hostname(tree: Tree, guest: Guest) -> None:
+    if guest.type == "macos":
+        from guestctl.detectors.others import macos
+
+        macos.detect_hostname(tree, guest)
+        return
     guest.hostname = first_line(tree, "/etc/hostname.file") or first_line(tree, "/etc/nodename")
     if guest.hostname is None:
         detect_hostname(tree, guest)
 
 
 def _architecture(tree: Tree, guest: Guest) -> None:
-    if guest.arch is None:
+    if guest.arch is None and guest.type != "macos":
         detect_architecture(tree, guest)
 
 

@@ -69,6 +69,11 @@ def detect_medium(machine: Machine, guest: MachineGuest, found: Guest) -> None:
 
         detect_windows_medium(tree, found)
         return
+    if found.type == "macos":
+        from guestctl.detectors.others.macos import detect_macos
+
+        detect_macos(tree, found)
+        return
     if found.type != "linux":
         _bsd(tree, found)
         return
