@@ -248,6 +248,50 @@ def test_overlay(run: Run, image: Path, tmp_path: Path) -> None:
     assert image.read_bytes() == before
     (tmp_path / "other").write_bytes(before)
     assert "is no overlay of" in _fails(tmp_path / "other", "--overlay", overlay)
-    assert "an overlay is of a whole disk (/dev/sda)" in _fails(image, "--overlay", overlay, "--device", "/dev/sda1")
+    assert "no device /dev/sda1" in _fails(image, "--overlay", overlay, "--device", "/dev/sda1")
     with _served(image, "--overlay", overlay, "--device", "/dev/sda", "--socket", tmp_path / "socket") as (_, uri):
         run("qemu-img", "compare", "-f", "raw", uri, overlay, "-U")
+
+
+def test_overlay_of_a_partition(run: Run, image: Path, tmp_path: Path) -> None:
+    disk, overlay = tmp_path / "disk", tmp_path / "overlay"
+    disk.write_bytes(image.read_bytes())
+    run("sfdisk", "-q", disk, input="label: gpt\nstart=2048, size=3000\n")
+    expected = bytearray(disk.read_bytes())
+    words = (disk, "--overlay", overlay, "--socket", tmp_path / "socket", "--device", "/dev/sda1")
+    with _served(*words) as (_, uri):
+        read = run(
+            "qemu-io", "-f", "raw", "-c", "write -P 5 1k 100k", "-c", "write -z 1M 64k", "-c", "read 0 1500k", uri
+        )
+        assert read.count("1536000/1536000") == 1
+        with Client(tmp_path / "socket").go() as client:
+            for command in (1, 6):  # past the end of the partition, not of the disk
+                client.send(command, 1536000 - 512, 1024)
+                client.socket.sendall(bytes(1024) if command == 1 else b"")
+                assert client.simple_reply() == 28
+    start = 2048 * 512
+    expected[start + 1024 : start + 1024 + 102400] = b"\5" * 102400
+    expected[start + (1 << 20) : start + (1 << 20) + 65536] = bytes(65536)
+    run("qemu-img", "convert", "-O", "raw", overlay, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == expected
+
+
+def test_overlay_of_a_volume_is_refused(tmp_path: Path) -> None:
+    paths = [tmp_path / f"disk{number}" for number in range(3)]
+    for path, content in zip(paths, volume_images.images("lvm-on-md"), strict=True):
+        path.write_bytes(content)
+    more = [word for path in paths[1:] for word in ("-a", str(path))]
+    for device in ("/dev/vg/root", "/dev/md127"):
+        words = (paths[0], *more, "--overlay", tmp_path / "overlay", "--device", device)
+        assert "only disks and partitions have overlays" in _fails(*words)
+    assert not (tmp_path / "overlay").exists()
+    words = (paths[0], *more, "--overlay", tmp_path / "o", "--device", "/dev/sdb", "--socket", tmp_path / "s")
+    with _served(*words), Client(tmp_path / "s").go() as client:
+        client.send(6, 0, 4096)
+        assert client.simple_reply() == 0
+    assert f"file: {paths[1]}" in _info(tmp_path / "o")
+
+
+def _info(path: Path) -> str:
+    done = subprocess.run([*_GUESTCTL, "info", path], capture_output=True, text=True)
+    return done.stdout

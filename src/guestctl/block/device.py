@@ -300,6 +300,26 @@ class SliceDevice(BlockDevice):
         return self.parent.host_offset(self.start + offset)
 
 
+class WritableSlice(SliceDevice, WritableDevice):
+    """A `SliceDevice` whose writes go to `target`, its parent."""
+
+    def __init__(self, target: WritableDevice, start: int, size: int) -> None:
+        super().__init__(target, start, size)
+        self.target = target
+        self.zeroes_fast = target.zeroes_fast
+
+    def write(self, offset: int, data: Buffer) -> None:
+        self.check_range(offset, memoryview(data).nbytes)
+        self.target.write(self.start + offset, data)
+
+    def discard(self, offset: int, length: int) -> None:
+        self.check_range(offset, length)
+        self.target.discard(self.start + offset, length)
+
+    def flush(self) -> None:
+        self.target.flush()
+
+
 class MemoryDevice(BlockDevice):
     """A device over bytes in memory."""
 

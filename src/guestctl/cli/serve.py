@@ -13,8 +13,8 @@ from guestctl.cli.options import GuestOptions, guest_options
 if TYPE_CHECKING:
     import ssl
 
-    from guestctl.block.device import BlockDevice
-    from guestctl.disk.formats.qcow2.overlay import Qcow2Overlay
+    from guestctl.block.device import BlockDevice, WritableDevice
+    from guestctl.machine import Machine
 
 
 @click.group("serve")
@@ -68,20 +68,23 @@ def nbd(
 
         tls = server_context(tls_directory)
     with ExitStack() as stack:
-        served = (
-            _open(image, device, options, stack)
-            if overlay is None
-            else stack.enter_context(_open_overlay(overlay, image, device, options))
-        )
+        if overlay is None:
+            served = _open(image, device, options, stack)
+        else:
+            served = _open_overlay(overlay, image, device, options, stack)
         asyncio.run(_serve(served, path, host, port, export, tls, once))
 
 
 def _open(image: str, name: str | None, options: GuestOptions, stack: ExitStack) -> BlockDevice:
-    from guestctl.core.errors import DetectionError
-
     if name is None:
         return stack.enter_context(options.open(image))
-    machine = stack.enter_context(options.machine(image))
+    return _find(stack.enter_context(options.machine(image)), name)[1]
+
+
+def _find(machine: Machine, name: str) -> tuple[str, BlockDevice]:
+    """A device of the machine, and its own name for it."""
+    from guestctl.core.errors import DetectionError
+
     disks = {disk.name: disk.reader for disk in machine.disks}
     devices: dict[str, BlockDevice] = {**disks, **machine.partitioned, **machine.devices}
     name = machine.find_device(name) or name
@@ -89,22 +92,40 @@ def _open(image: str, name: str | None, options: GuestOptions, stack: ExitStack)
         raise machine.failures[name]
     if name not in devices:
         raise DetectionError(f"no device {name} in this machine (there are: {', '.join(devices)})")
-    return devices[name]
+    return name, devices[name]
 
 
-def _open_overlay(overlay: str, image: str, name: str | None, options: GuestOptions) -> Qcow2Overlay:
-    from guestctl.core.errors import UnsupportedFeature
+def _open_overlay(
+    overlay: str, image: str, name: str | None, options: GuestOptions, stack: ExitStack
+) -> WritableDevice:
+    """The overlay of a disk, or the part of it that a partition is."""
+    from guestctl.block.device import WritableSlice
     from guestctl.disk.formats.qcow2.overlay import open_overlay
 
-    how: dict[str, Any] = {"format": options.format, "allow_dirs": options.allow_dirs, "keys": options.keys()}
+    part = None
     if name is not None:
         with options.machine(image) as machine:
-            paths = {disk.name: disk.reader.path for disk in machine.disks}
-        name = machine.find_device(name) or name
-        if name not in paths:
-            raise UnsupportedFeature(f"{name}: an overlay is of a whole disk ({', '.join(paths)})", feature="overlay")
-        image = paths[name]
-    return open_overlay(overlay, image, **how)
+            image, part = _place(machine, name)
+    how: dict[str, Any] = {"format": options.format, "allow_dirs": options.allow_dirs, "keys": options.keys()}
+    whole = stack.enter_context(open_overlay(overlay, image, **how))
+    return whole if part is None else WritableSlice(whole, *part)
+
+
+def _place(machine: Machine, name: str) -> tuple[str, tuple[int, int] | None]:
+    """The image of a disk or of a partition's disk, and the partition's start and size.
+
+    A volume may have mirrors or snapshots that a write to its disk would miss.
+    """
+    from guestctl.block.device import SliceDevice
+    from guestctl.core.errors import UnsupportedFeature
+    from guestctl.disk.reader import DiskReader
+
+    name, device = _find(machine, name)
+    if isinstance(device, DiskReader):
+        return device.path, None
+    if isinstance(device, SliceDevice) and isinstance(device.parent, DiskReader) and machine.partition(name):
+        return device.parent.path, (device.start, device.size)
+    raise UnsupportedFeature(f"{name}: only disks and partitions have overlays", feature="overlay")
 
 
 async def _serve(
