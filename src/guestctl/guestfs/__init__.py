@@ -35,6 +35,7 @@ from guestctl.guestfs.hives import Hives
 from guestctl.guestfs.inspection import Inspection
 from guestctl.guestfs.journals import Journals
 from guestctl.guestfs.listing import Listing
+from guestctl.guestfs.local_mounts import LocalMounts
 from guestctl.guestfs.mounting import Mounting
 from guestctl.guestfs.partitions import Partitions
 from guestctl.guestfs.refused import REFUSED, refusal
@@ -69,6 +70,7 @@ class GuestFS(
     Files,
     Listing,
     Attributes,
+    LocalMounts,
     Archives,
     Contents,
     Text,

@@ -7,6 +7,7 @@ import os
 import posixpath
 import re
 import stat
+import time
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -254,7 +255,21 @@ class Paths(Handle):
             self._directory(found or "/")
         return found or "/"
 
-    # The mask of new files, which there are none of
+    # What is done without a daemon, and with nothing to write
+
+    @launched
+    def sync(self) -> None:
+        """Nothing: nothing waits to be written."""
+
+    @launched
+    def echo_daemon(self, words: Sequence[str]) -> str:
+        """The words with blanks between them."""
+        return " ".join(words)
+
+    @launched
+    def sleep(self, secs: int) -> None:
+        """Wait."""
+        time.sleep(secs)
 
     @call
     def get_umask(self) -> int:
@@ -277,15 +292,15 @@ class Paths(Handle):
 _TIMES = ("atime", "mtime", "ctime")
 _STATNS = (
     *("st_dev", "st_ino", "st_mode", "st_nlink", "st_uid", "st_gid", "st_rdev", "st_size", "st_blksize", "st_blocks"),
-    *(f"st_{time}_{unit}" for time in _TIMES for unit in ("sec", "nsec")),
+    *(f"st_{one}_{unit}" for one in _TIMES for unit in ("sec", "nsec")),
     *(f"st_spare{number}" for number in range(1, 7)),
 )
 
 
 def _as_statns(status: FileStat, device: int, block_size: int) -> dict[str, int]:
     known = {"st_dev": device, "st_blksize": block_size}
-    for time in _TIMES:
-        known[f"st_{time}_sec"], known[f"st_{time}_nsec"] = divmod(getattr(status, f"st_{time}_ns"), 10**9)
+    for one in _TIMES:
+        known[f"st_{one}_sec"], known[f"st_{one}_nsec"] = divmod(getattr(status, f"st_{one}_ns"), 10**9)
     return {name: known[name] if name in known else int(getattr(status, name, 0)) for name in _STATNS}
 
 

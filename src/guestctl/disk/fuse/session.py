@@ -31,13 +31,14 @@ def mount(
     *,
     name: str,
     foreground: bool = True,
+    ends_with_parent: bool = True,
     allow_other: bool = False,
     writable: bool = False,
 ) -> None:
     """Mount on `directory` what `operations` answer; `name` is what the table of mounts calls it.
 
-    Returns when it has been unmounted: by anyone, by SIGINT, SIGTERM or SIGHUP, or because the parent
-    process has ended. Without `foreground` the calling process ends as soon as the mount is there, and
+    Returns when it has been unmounted: by anyone, by SIGINT, SIGTERM or SIGHUP, or, with
+    `ends_with_parent`, because the parent process has ended, with which this one ends. Without `foreground` the calling process ends as soon as the mount is there, and
     a child of it goes on until it is unmounted. A server that was killed leaves no mount.
     With `allow_other` all users see it, within the modes of its files.
 
@@ -53,7 +54,7 @@ def mount(
     if not writable:
         options["kernel_cache"] = True
         options.update(dict.fromkeys(("attr_timeout", "entry_timeout", "negative_timeout"), _FOREVER_SECONDS))
-    if foreground:
+    if foreground and ends_with_parent:
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     undertaker = ["sh", "-c", _UNDERTAKER, directory]
     silent = subprocess.DEVNULL
