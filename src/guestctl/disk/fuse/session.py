@@ -37,9 +37,10 @@ def mount(
 ) -> None:
     """Mount on `directory` what `operations` answer; `name` is what the table of mounts calls it.
 
-    Returns when it has been unmounted: by anyone, by SIGINT, SIGTERM or SIGHUP, or, with
-    `ends_with_parent`, because the parent process has ended, with which this one ends. Without `foreground` the calling process ends as soon as the mount is there, and
-    a child of it goes on until it is unmounted. A server that was killed leaves no mount.
+    Returns when it has been unmounted: by anyone, by SIGINT, SIGTERM or SIGHUP. With `ends_with_parent`
+    the end of the parent process ends this one too. Without `foreground` the calling process ends as
+    soon as the mount is there, and a child of it goes on until it is unmounted. A server that was
+    killed leaves no mount.
     With `allow_other` all users see it, within the modes of its files.
 
     Raises ``OSError`` for the directory, `UnsupportedFeature` without mfusepy or libfuse, and
