@@ -20,7 +20,14 @@ import pytest
 
 from conformance import check_device
 from guestctl.block import OutputFile
-from guestctl.core.errors import ConversionError, EndOfDevice, GuestctlError, InvalidFormat, UnsupportedFeature
+from guestctl.core.errors import (
+    ConversionError,
+    EndOfDevice,
+    GuestctlError,
+    InvalidFormat,
+    LocationRefused,
+    UnsupportedFeature,
+)
 from guestctl.disk import DiskReader
 from guestctl.disk.formats.qcow2.overlay import Qcow2Overlay, open_overlay
 
@@ -339,6 +346,21 @@ def test_what_is_refused(run: Run, paths: tuple[Path, Path]) -> None:
     with pytest.raises(FileNotFoundError):
         open_overlay("new", "nothing")
     assert not Path("new").exists() and base.read_bytes() == Path("other").read_bytes()
+
+
+def test_files_beside_the_source_alone(run: Run, paths: tuple[Path, Path]) -> None:
+    base, _ = paths
+    for directory in ("images", "images/below", "overlays"):
+        Path(directory).mkdir()
+    shutil.copy(base, "images/base.raw")
+    shutil.copy(base, "images/below/base.raw")
+    for name, backing in (("beside", "base.raw"), ("top", "below/base.raw")):
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", backing, "-F", "raw", f"images/{name}")
+    with open_overlay("overlays/one", "images/beside") as overlay:
+        assert overlay.read(0, 512) == base.read_bytes()[:512]
+    with pytest.raises(LocationRefused):
+        open_overlay("overlays/two", "images/top")
+    open_overlay("overlays/two", "images/top", allow_dirs=["images"]).close()
 
 
 def test_bitmaps_are_marked_as_inconsistent(run: Run, paths: tuple[Path, Path]) -> None:

@@ -31,7 +31,7 @@ class ChangingClusters(ClusterMap):
 
     @property
     def changed(self) -> bool:
-        return bool(self._changed)
+        return bool(self._changed or self._changed_l1)
 
     @property
     def full(self) -> bool:

@@ -63,14 +63,21 @@ class Qcow2Overlay(Qcow2Reader, WritableDevice):
         self.clusters: ChangingClusters = ChangingClusters(file, header, self._allocation)
         self._changing = threading.RLock()
         self._changes = False
+        self.zeroes_fast = header.version > 2
 
     @classmethod
     def open_writable(
-        cls, path: StrPath, *, allow_dirs: Sequence[StrPath] = (), keys: Keys | None = None
+        cls,
+        path: StrPath,
+        *,
+        allow_dirs: Sequence[StrPath] = (),
+        beside: Sequence[str] = (),
+        keys: Keys | None = None,
     ) -> Qcow2Overlay:
         """Open the image at `path` and its backing chain; arguments are those of `DiskReader.open`.
 
-        Raises ``BlockingIOError`` where another process, qemu or guestctl, has it open.
+        Files directly in the directories `beside`, which are real paths, may be opened too. Raises
+        ``BlockingIOError`` where another process, qemu or guestctl, has it open.
         """
         path = os.fspath(path)
         fd = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
@@ -83,7 +90,8 @@ class Qcow2Overlay(Qcow2Reader, WritableDevice):
         assert isinstance(image.device, FileDevice)
         file = GrowingFile(fd, path, image.device)
         try:
-            overlay = cls(replace(image, mapped=True), *_writable_header(image), file)
+            image = replace(image, mapped=True, beside=(*image.beside, *beside))
+            overlay = cls(image, *_writable_header(image), file)
         except BaseException:
             os.close(fd)
             image.close()
@@ -95,10 +103,6 @@ class Qcow2Overlay(Qcow2Reader, WritableDevice):
             overlay.close()
             raise
         return overlay
-
-    def open_files(self) -> None:
-        super().open_files()
-        self.zeroes_fast = self.header.version > 2
 
     # Reading
 
@@ -316,8 +320,8 @@ def open_overlay(
         _check_backing(path, source, format)
     else:
         _create(path, source, format, allow_dirs)
-    allowed = (*allow_dirs, os.path.dirname(os.path.realpath(source)), os.path.dirname(source) or ".")
-    return Qcow2Overlay.open_writable(path, allow_dirs=allowed, keys=keys)
+    beside = (os.path.realpath(os.path.dirname(source) or "."), os.path.dirname(os.path.realpath(source)))
+    return Qcow2Overlay.open_writable(path, allow_dirs=allow_dirs, beside=beside, keys=keys)
 
 
 def _check_backing(path: str, source: str, format: str | None) -> None:
