@@ -16,8 +16,8 @@ def call(name: str, *args: Any, **keywords: Any) -> list[Any]:
 
 def differences(
     answers: Sequence[tuple[Answer, Answer]], calls: Sequence[Any], known: Mapping[str, Callable[[Answer, Answer], Any]]
-) -> list[str]:
-    """Calls that libguestfs answers otherwise than we do, but for those that `known` lets pass.
+) -> str:
+    """The calls that libguestfs answers otherwise than we do, but for those that `known` lets pass.
 
     Two errors are alike whatever their words, but for those of errno, which programs match on.
     """
@@ -26,7 +26,7 @@ def differences(
         alike = theirs == ours or ("error" in theirs and "error" in ours and _alike(theirs["error"], ours["error"]))
         if not alike and not (name in known and known[name](theirs, ours)):
             found.append(f"{name} {args} {keywords}:\n  libguestfs: {theirs}\n  guestctl: {ours}"[:2000])
-    return found
+    return "\n".join(found)
 
 
 _WORDS = (

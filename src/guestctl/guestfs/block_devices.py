@@ -8,7 +8,7 @@ from typing import Any
 
 from guestctl.disk.filesystem import Identity
 from guestctl.guestfs.calls import GuestFSError, launched
-from guestctl.guestfs.handle import Handle
+from guestctl.guestfs.handle import SUBVOLUME_PREFIX, Handle, device_of
 
 _SECTOR_BYTES = 512
 _BLOCK_BYTES = 4096  # what the kernel takes for devices without a mounted filesystem
@@ -17,7 +17,6 @@ _RESERVED = (
     "e3c9e316-0b5c-4db8-817d-f92df00215ae",
     "5808c8aa-7e8f-42e0-85d2-e1e90434cfb3",
 )
-_PREFIX = "btrfsvol:"
 
 
 class BlockDevices(Handle):
@@ -114,18 +113,15 @@ class BlockDevices(Handle):
     @launched
     def mountable_device(self, mountable: str) -> str:
         """The device of a device or subvolume."""
-        return self._split(mountable)[0] if mountable.startswith(_PREFIX) else mountable
+        return device_of(mountable)
 
     @launched
     def mountable_subvolume(self, mountable: str) -> str:
         """The path of a subvolume, without a slash before it."""
-        return self._split(mountable)[1]
-
-    def _split(self, mountable: str) -> tuple[str, str]:
-        match = re.fullmatch(r"btrfsvol:(/dev/(?:mapper/[^/]+|md/[^/]+|[^/]*\d|[a-z]+|[^/]+/[^/]+))/(.+)", mountable)
-        if match is None:
+        device = device_of(mountable)
+        if device == mountable:
             raise GuestFSError("not a btrfs subvolume identifier", errno.EINVAL)
-        return match[1], match[2]
+        return mountable.removeprefix(f"{SUBVOLUME_PREFIX}{device}/")
 
     # Sizes
 
@@ -169,20 +165,22 @@ class BlockDevices(Handle):
     @launched
     def vfs_type(self, mountable: str) -> str:
         """The type of what is there; empty where nothing known is."""
-        identity = self._identity(self.mountable_device(mountable))
+        identity = self._identity(device_of(mountable))
         return identity.type if identity else ""
 
     @launched
     def vfs_label(self, mountable: str) -> str:
         """The label of a filesystem; empty where it has none."""
-        identity = self._identity(self.mountable_device(mountable))
+        identity = self._identity(device_of(mountable))
         return (identity.label or "") if identity else ""
 
     @launched
     def vfs_uuid(self, mountable: str) -> str:
         """The UUID of a filesystem; empty where it has none."""
-        identity = self._identity(self.mountable_device(mountable))
+        identity = self._identity(device_of(mountable))
         return (identity.uuid or "") if identity else ""
+
+    get_e2label, get_e2uuid = vfs_label, vfs_uuid
 
     @launched
     def findfs_label(self, label: str) -> str:

@@ -1,4 +1,4 @@
-"""Calls for one kind of filesystem: ext2 to ext4, Btrfs, NTFS."""
+"""Calls for one kind of filesystem: Btrfs, NTFS."""
 
 from __future__ import annotations
 
@@ -13,23 +13,7 @@ _TOP_LEVEL = 5  # the id of the subvolume that holds all others
 
 
 class Details(Handle):
-    """``get_e2…``, ``btrfs_…`` and ``ntfs_…``, as far as they read."""
-
-    @launched
-    def get_e2label(self, device: str) -> str:
-        """The label of an ext2, ext3 or ext4 filesystem."""
-        return self._typed(device, "ext2", "ext3", "ext4").label or ""
-
-    @launched
-    def get_e2uuid(self, device: str) -> str:
-        """The UUID of an ext2, ext3 or ext4 filesystem."""
-        return self._typed(device, "ext2", "ext3", "ext4").uuid or ""
-
-    def _typed(self, device: str, *types: str) -> FileSystem[Any]:
-        filesystem = self._filesystem(device)
-        if filesystem.type not in types:
-            raise GuestFSError(f"{device}: it holds {filesystem.type}", errno.EINVAL)
-        return filesystem
+    """``btrfs_…`` and ``ntfs_…``, as far as they read."""
 
     @launched
     def btrfs_subvolume_list(self, fs: str) -> list[dict[str, Any]]:
@@ -52,7 +36,7 @@ class Details(Handle):
     @launched
     def btrfs_filesystem_show(self, device: str) -> list[str]:
         """The devices that a Btrfs lies on."""
-        filesystem = self._typed(device, "btrfs")
+        filesystem = self._btrfs(device)
         members = [name for name, one in self._machine.devices.items() if any(one is m for m in filesystem.members)]
         return members or [self._name(device)]
 

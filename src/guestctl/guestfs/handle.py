@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, NamedTuple, TypeVar
@@ -18,6 +19,8 @@ from guestctl.machine import Machine
 from guestctl.machine.tree import MountTree
 
 E = TypeVar("E", bound=RuntimeError)
+
+SUBVOLUME_PREFIX = "btrfsvol:"
 
 
 class Drive(NamedTuple):
@@ -128,7 +131,7 @@ class Handle:
 
     def _mountable(self, mountable: str) -> str:
         """A subvolume's name, or a device's, as libguestfs writes it."""
-        return mountable if mountable.startswith("btrfsvol:") else self._name(mountable)
+        return mountable if mountable.startswith(SUBVOLUME_PREFIX) else self._name(mountable)
 
     def _identity(self, device: str) -> Identity | None:
         """What a device holds; None for one in whose place there are partitions."""
@@ -169,6 +172,12 @@ class Handle:
     def _hash(self, table: Mapping[str, str]) -> Any:
         """A table of strings in the form that the constructor was asked for."""
         return dict(table) if self._python_return_dict else list(table.items())
+
+
+def device_of(mountable: str) -> str:
+    """The device of ``btrfsvol:DEVICE/PATH``; any other mountable is a device."""
+    match = re.fullmatch(f"{SUBVOLUME_PREFIX}(/dev/(?:mapper/[^/]+|[^/]*[0-9]|[a-z]+|[^/]+/[^/]+))/.+", mountable)
+    return match[1] if match else mountable
 
 
 def normal(path: str) -> str:

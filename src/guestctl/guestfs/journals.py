@@ -72,13 +72,11 @@ class Journals(Handle):
 
     @launched
     def journal_get(self) -> list[dict[str, Any]]:
-        """The fields of the current entry, in dicts with ``attrname`` and ``attrval``, as far as the threshold."""
-        limit = self._threshold or None
-        fields = []
-        for name, value in self._entry().fields():
-            room = None if limit is None else max(0, limit - len(name) - 1)
-            fields.append({"attrname": name.decode("utf-8", "surrogateescape"), "attrval": value[:room]})
-        return fields
+        """The fields of the current entry, in dicts with ``attrname`` and ``attrval``."""
+        return [
+            {"attrname": name.decode("utf-8", "surrogateescape"), "attrval": value}
+            for name, value in self._entry().fields()
+        ]
 
     @launched
     def journal_get_realtime_usec(self) -> int:
@@ -87,13 +85,13 @@ class Journals(Handle):
 
     @launched
     def journal_get_data_threshold(self) -> int:
-        """How many bytes of a field, its name included, `journal_get` gives; 0 for all."""
+        """What `journal_set_data_threshold` set. All fields are whole, whatever it is."""
         self._opened_journal()
         return self._threshold
 
     @launched
     def journal_set_data_threshold(self, threshold: int) -> None:
-        """Set what `journal_get_data_threshold` gives."""
+        """Set how many bytes of a field, its name included, `journal_get` has to give; 0 for all."""
         self._opened_journal()
         self._threshold = threshold
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from guestctl.disk.filesystem import FileSystem
 from guestctl.guestfs.calls import GuestFSError, launched
-from guestctl.guestfs.handle import Handle, normal
+from guestctl.guestfs.handle import Handle, device_of, normal
 
 _BUSY = os.strerror(errno.EBUSY)
 
@@ -70,7 +70,7 @@ class Mounting(Handle):
         """Unmount what is mounted on a directory, or a device wherever it is mounted."""
         if pathordevice.startswith("/dev/") and pathordevice not in self._mounts:
             name = self._name(pathordevice)
-            where = next((path for path, (what, _) in reversed(self._mounts.items()) if what == name), None)
+            where = next((path for path, (what, _) in reversed(self._mounts.items()) if device_of(what) == name), None)
         else:
             path = normal(self._path(pathordevice))
             where = path if path in self._mounts else None
@@ -92,12 +92,12 @@ class Mounting(Handle):
     @launched
     def mounts(self) -> list[str]:
         """The devices that are mounted."""
-        return [what for what, _ in self._mounts.values()]
+        return [device_of(what) for what, _ in self._mounts.values()]
 
     @launched
     def mountpoints(self) -> Any:
         """Device -> directory on which it is mounted."""
-        return self._hash({what: path for path, (what, _) in self._mounts.items()})
+        return self._hash({device_of(what): path for path, (what, _) in self._mounts.items()})
 
     @launched
     def mkmountpoint(self, exemptpath: str) -> None:

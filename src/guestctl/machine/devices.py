@@ -112,7 +112,7 @@ class Devices:
 
     def unlock(self, device: str, secret: bytes, name: str) -> None:
         """Open the encrypted `device` as the volume `name`, and assemble what lies on that. As `Machine.unlock`."""
-        identity = self.identity(device)
+        identity = self.identity(device) if device in self.by_name else None
         if identity is None or identity.usage != "crypto" or identity.type not in ROOMS:
             raise DetectionError(f"{device} is not encrypted in a way that is known")
         members = [Member(device, self.by_name[device])]

@@ -1,0 +1,63 @@
+"""The table of libguestfs's calls: ``python -m guestctl.guestfs.coverage`` prints it as the documentation has it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from guestctl.guestfs import GuestFS
+from guestctl.guestfs.refused import REFUSED
+
+_OURS = ("last_errno", "last_error")  # of libguestfs's C interface, and not of its Python binding
+_PARTLY = {
+    "add_domain": "needs the package libvirt-python",
+    "add_drive": "local files; other protocols are refused",
+    "add_drive_opts": "local files; other protocols are refused",
+    "blkid": "who it is and where its partition lies",
+    "download_inode": "files that are there",
+    "filesystem_walk": "files that are there",
+    "find_inode": "files that are there",
+    "hivex_open": "`write` is refused",
+    "inspect_get_icon": "always empty",
+    "md_detail": "without the members, which `md_stat` gives",
+    "mkmountpoint": "where no root filesystem is mounted",
+    "mount": "read-only",
+    "mount_loop": "read-only",
+    "mount_options": "read-only; of the options, `subvol`",
+    "mount_vfs": "read-only; of the options, `subvol`",
+    "remount": "`rw` is refused",
+    "user_cancel": "nothing can be under way",
+    "yara_destroy": "needs the package yara-python",
+    "yara_load": "needs the package yara-python",
+    "yara_scan": "needs the package yara-python",
+}
+
+
+class Row(NamedTuple):
+    """What there is of one call."""
+
+    name: str
+    state: str  # works, partly, refused
+    note: str
+
+
+def rows() -> Iterator[Row]:
+    """Every call, by name."""
+    for name, _ in inspect.getmembers(GuestFS, callable):
+        if name.startswith("_") or name in _OURS:
+            continue
+        if name in REFUSED:
+            yield Row(name, "refused", f"it {REFUSED[name]}")
+        else:
+            yield Row(name, "partly" if name in _PARTLY else "works", _PARTLY.get(name, ""))
+
+
+def as_markdown() -> str:
+    """The rows as a table."""
+    lines = [f"| `{row.name}` | {row.state} | {row.note} |" for row in rows()]
+    return "\n".join(("| call | | |", "|---|---|---|", *lines)) + "\n"
+
+
+if __name__ == "__main__":
+    print(as_markdown(), end="")
