@@ -103,7 +103,7 @@ def test_tar_equals_that_of_the_kernels_mount(
 ) -> None:
     image = _image(run, tmp_path / "image", kind)
     with mount(image, "loop") as top:
-        populate(top, 4096, large_values=kind == "xfs")
+        populate(top, 4096, large_values=kind == "xfs", many_files=1500)
     with mount(image) as kernel, mounted(image) as ours:
         assert _archive(ours) == _archive(kernel)
         assert from_mount(ours) == _without_raw_acls(from_mount(kernel))

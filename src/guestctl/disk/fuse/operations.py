@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import wraps
-from itertools import count
+from itertools import count, islice
 from typing import Any, NamedTuple, TypeVar
 
 from guestctl.block import BlockDevice
@@ -78,7 +78,7 @@ class Operations(ABC):
         entries, damaged = self._listings[fh]
         if damaged and offset == len(entries):
             raise failure(errno.EIO)
-        return iter(entries[offset:])
+        return islice(entries, offset, None)
 
     def releasedir(self, path: str, fh: int) -> int:
         del self._listings[fh]

@@ -72,7 +72,7 @@ def mount(
 
 
 def _fuse_class() -> Any:
-    """mfusepy's ``FUSE``, and what it leaves out of libfuse 3: directories in the page cache, lseek."""
+    """mfusepy's ``FUSE``, and lseek, which it leaves out of libfuse 3."""
     names = ("FUSE_LIBRARY_NAME", "FUSE_LIBRARY_PATH")
     if sys.platform.startswith("linux") and not any(name in os.environ for name in names) and find_library("fuse3"):
         os.environ["FUSE_LIBRARY_NAME"] = "fuse3"
@@ -85,12 +85,6 @@ def _fuse_class() -> Any:
         raise UnsupportedFeature(f"a mount needs libfuse: {error}", feature="libfuse") from error
 
     class Fuse(mfusepy.FUSE):  # type: ignore[misc]
-        def opendir(self, path: bytes, info: Any) -> int:
-            result: int = super().opendir(path, info)
-            if hasattr(info.contents, "cache_readdir"):
-                info.contents.cache_readdir = info.contents.keep_cache = 1
-            return result
-
         def lseek(self, path: bytes, offset: int, whence: int, info: Any) -> int:
             position: int = self.operations.lseek(os.fsdecode(path), offset, whence, info.contents.fh)
             return position
