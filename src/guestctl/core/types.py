@@ -29,9 +29,10 @@ class GuestType(StrEnum):
     HURD = "hurd"
     DOS = "dos"
     MINIX = "minix"
-    DRAGONFLY = "dragonfly"  # this one and the next two are not libguestfs's
+    DRAGONFLY = "dragonfly"  # this one and the next three are not libguestfs's
     SOLARIS = "solaris"
     MACOS = "macos"
+    HAIKU = "haiku"
     UNKNOWN = "unknown"
 
 

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 _MAX_TABLE_BYTES = 1 << 20
 # Each line may mount the whole root once more, and a walk visits every mount.
 _MAX_FSTAB_ENTRIES = 1000
-_NO_TABLE = (GuestType.WINDOWS, GuestType.DOS, GuestType.MINIX, GuestType.SOLARIS, GuestType.MACOS)
+_NO_TABLE = (
+    GuestType.WINDOWS,
+    GuestType.DOS,
+    GuestType.MINIX,
+    GuestType.SOLARIS,
+    GuestType.MACOS,
+    GuestType.HAIKU,
+)
 _BSD = (GuestType.FREEBSD, GuestType.NETBSD, GuestType.OPENBSD, GuestType.DRAGONFLY)
 
 _CONTAINER_LINUX_USR = "5dfbf5f4-2848-4bac-aa5e-0d9a20b745a6"

@@ -32,6 +32,7 @@ _LINUX_FILES = (
 )
 _MACOS_FILE = "/System/Library/CoreServices/SystemVersion.plist"
 _MACOS_INSTALLER = "/System/Installation"
+_HAIKU_PACKAGES = "/system/packages"
 _ANDROID_FILES = ("/build.prop", "/system/build.prop")
 
 # A file of an installation medium -> the family that it installs.
@@ -65,6 +66,8 @@ class Root(NamedTuple):
 
 def find_root(filesystem: FileSystem[Any]) -> Root | None:
     """The root that `filesystem` holds, but for those of OSTree; None where it holds none."""
+    if filesystem.is_dir(_HAIKU_PACKAGES) and any(filesystem.glob(f"{_HAIKU_PACKAGES}/haiku-*.hpkg")):
+        return Root(GuestType.HAIKU)
     if filesystem.is_file(_MACOS_FILE):
         return Root(GuestType.MACOS, filesystem.is_dir(_MACOS_INSTALLER))
     medium = filesystem.type in _MEDIA_TYPES

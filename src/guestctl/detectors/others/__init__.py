@@ -1,5 +1,5 @@
-"""DOS, GNU/Hurd, MINIX, Solaris and macOS (``macos``), by the files that name their release; and installation media
-(``media``)."""
+"""DOS, GNU/Hurd, MINIX and Solaris, by the files that name their release; ``macos`` and ``haiku``; and installation
+media (``media``)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from guestctl.detectors.report import Guest
 _MAX_DOS_BYTES = 256 << 10
 # COMMAND.COM and the kernels answer VER with these texts; where a compressor hid them, the version stays unknown.
 _MS_DOS = re.compile(rb"MS-DOS(?:\(R\))? Version (\d)\.(\d\d)")
+_NO_ELF = ("macos", "haiku")  # whose programs are other files, or in packages
 _FREEDOS_FILES = ("/FDOS/VERSION.FDI", "/FREEDOS/VERSION.FDI")
 
 
 def detect_release(tree: Tree, guest: Guest) -> None:
     """Distribution, product name and version."""
     _RELEASES[guest.type](tree, guest)
-    if guest.distro is not None:
+    if guest.distro is not None and guest.osinfo is None:
         guest.osinfo = osinfo_id(guest.distro, guest.major_version, guest.minor_version)
 
 
@@ -68,10 +69,17 @@ def _macos(tree: Tree, guest: Guest) -> None:
     detect_macos(tree, guest)
 
 
+def _haiku(tree: Tree, guest: Guest) -> None:
+    from guestctl.detectors.others.haiku import detect_haiku
+
+    detect_haiku(tree, guest)
+
+
 _RELEASES: dict[str, Callable[[Tree, Guest], None]] = {
     "dos": _dos,
     "hurd": _hurd,
     "macos": _macos,
+    "haiku": _haiku,
     "minix": _minix,
     "solaris": _solaris,
 }
@@ -83,13 +91,15 @@ def _hostname(tree: Tree, guest: Guest) -> None:
 
         macos.detect_hostname(tree, guest)
         return
+    if guest.hostname is not None:
+        return
     guest.hostname = first_line(tree, "/etc/hostname.file") or first_line(tree, "/etc/nodename")
     if guest.hostname is None:
         detect_hostname(tree, guest)
 
 
 def _architecture(tree: Tree, guest: Guest) -> None:
-    if guest.arch is None and guest.type != "macos":
+    if guest.arch is None and guest.type not in _NO_ELF:
         detect_architecture(tree, guest)
 
 
