@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+import guest_tree
+
 _PEER = Path(__file__).with_name("peer.py")
 _DEBIAN_PYTHON = "/usr/bin/python3"
 
@@ -50,3 +52,17 @@ def both_handles(tmp_path_factory: pytest.TempPathFactory) -> BothHandles:
         return list(zip(theirs, ours, strict=True))
 
     return _both
+
+
+@pytest.fixture(scope="session")
+def guest_drive(
+    run: Callable[..., str], mount: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """A drive whose /dev/sda is an ext4 filesystem with what `guest_tree` makes."""
+    image = tmp_path_factory.mktemp("guest") / "guest.img"
+    with image.open("wb") as stream:
+        stream.truncate(64 << 20)
+    run("mkfs.ext4", "-q", "-b", "4096", "-U", "11111111-2222-3333-4444-555555555555", image)
+    with mount(image, "loop") as top:
+        guest_tree.populate(top)
+    return {"filename": str(image), "readonly": True, "format": "raw"}
