@@ -29,6 +29,7 @@ from guestctl.core.errors import (
     UnsupportedFeature,
 )
 from guestctl.disk import DiskReader
+from guestctl.disk.formats.qcow2.allocation import GrowingFile
 from guestctl.disk.formats.qcow2.overlay import Qcow2Overlay, open_overlay
 
 Run = Callable[..., str]
@@ -191,6 +192,7 @@ def test_what_is_discarded_is_used_again(run: Run, paths: tuple[Path, Path]) -> 
 
 _VICTIM = """
 import random, sys
+from guestctl.disk.formats.qcow2.allocation import GrowingFile
 from guestctl.disk.formats.qcow2.overlay import open_overlay
 overlay = open_overlay("overlay.qcow2", "base.raw")
 source = random.Random(int(sys.argv[1]))
@@ -229,6 +231,65 @@ def test_killed_at_any_moment(run: Run, flat: Flat, paths: tuple[Path, Path], op
             block = content[number % 6144 * 512 :][:512]
             assert block == number.to_bytes(512, "big")
     run("qemu-img", "check", "-q", "-r", "leaks", path)
+
+
+@pytest.mark.parametrize(
+    "options", ["cluster_size=512,refcount_bits=64", "cluster_size=4k", "cluster_size=4k,compat=0.10"]
+)
+def test_power_lost_at_any_moment(
+    run: Run, paths: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, options: str
+) -> None:
+    """Of what was written since the last barrier, any part may be on the disk."""
+    base, path = paths
+    os.truncate(base, 8 << 20)
+    create(run, path, base, options)
+    run("qemu-img", "snapshot", "-c", "before", path)
+    image = bytearray(path.read_bytes())
+    events: list[tuple[int, bytes] | None] = []  # a write, or a barrier
+    write, sync = GrowingFile.write, GrowingFile.sync
+
+    def logged_write(file: GrowingFile, offset: int, *buffers: bytes | memoryview) -> None:
+        events.append((offset, b"".join(buffers)))
+        write(file, offset, *buffers)
+
+    def logged_sync(file: GrowingFile) -> None:
+        events.append(None)
+        sync(file)
+
+    monkeypatch.setattr(GrowingFile, "write", logged_write)
+    monkeypatch.setattr(GrowingFile, "sync", logged_sync)
+    source = random.Random(options)
+    with open_overlay(path, base) as overlay:
+        for _ in range(150):
+            start = source.randrange(8 << 20)
+            length = min((8 << 20) - start, source.randrange(1, 60_000))
+            kind = source.choice((overlay.write, overlay.write, overlay.discard, overlay.flush))
+            if kind == overlay.flush:
+                overlay.flush()
+            elif kind == overlay.discard:
+                overlay.discard(start, length)
+            else:
+                overlay.write(start, source.randbytes(length))
+    assert events.count(None) > 40
+    pending: list[tuple[int, bytes]] = []
+    for number, event in enumerate(events):
+        if number % (len(events) // 30) == 0 and pending:
+            lost = bytearray(image)
+            for offset, data in source.sample(pending, source.randrange(len(pending) + 1)):
+                _put(lost, offset, data)
+            Path("lost.qcow2").write_bytes(lost)
+            checked(run, Path("lost.qcow2"))
+        if event is not None:
+            pending.append(event)
+            continue
+        for offset, data in pending:
+            _put(image, offset, data)
+        pending.clear()
+
+
+def _put(image: bytearray, offset: int, data: bytes) -> None:
+    image.extend(bytes(max(0, offset + len(data) - len(image))))
+    image[offset : offset + len(data)] = data
 
 
 def test_two_writers(run: Run, paths: tuple[Path, Path]) -> None:
