@@ -91,7 +91,7 @@ class LoopDevice:
                 ranges = {
                     one.number: (self.offset + one.start, min(one.size, disk.size - one.start))
                     for one in table.partitions
-                    if not one.extended and one.start < disk.size
+                    if not one.extended and one.size and one.start < disk.size
                 }
             self._partitions = {number: self._part(*place) for number, place in ranges.items()}
         return self._partitions

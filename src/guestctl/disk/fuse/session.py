@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -100,7 +101,7 @@ def _escaped(name: str) -> str:
 def _end_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_PARENT_SECONDS)
-    os.kill(os.getpid(), 15)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _CapturedErrors:
