@@ -18,7 +18,7 @@ from guestctl.block import BlockDevice
 from guestctl.core.errors import GuestctlError
 from guestctl.detectors.linux.architecture import elf_architecture
 from guestctl.guestfs.calls import GuestFSError, launched
-from guestctl.guestfs.paths import Paths
+from guestctl.guestfs.paths import Paths, write_all
 
 _KIND_WORDS = {
     stat.S_IFDIR: "directory",
@@ -97,11 +97,11 @@ class Contents(Paths):
         if not self._status(top).is_dir():
             raise OSError(errno.ENOTDIR, "not a directory", top)
         skip = len(self._tree.realpath(top).rstrip("/"))
-        with open(sumsfile, "wb") as stream:
+        with self._host_file(sumsfile) as stream:
             for path, node, status in self._tree.find(self._tree.realpath(top)):
                 if status.is_file():
                     line = _sum_line(kind, self._tree.node_data(node), "." + path[skip:])
-                    stream.write(line.encode("utf-8", "surrogateescape"))
+                    write_all(stream, line.encode("utf-8", "surrogateescape"))
 
     # Initial ramfs images
 

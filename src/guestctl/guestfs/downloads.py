@@ -18,7 +18,7 @@ from guestctl.core.errors import UnsupportedFeature
 from guestctl.disk.filesystem import WalkError
 from guestctl.guestfs.calls import GuestFSError, launched
 from guestctl.guestfs.events import EVENT_PROGRESS
-from guestctl.guestfs.paths import Paths
+from guestctl.guestfs.paths import Paths, write_all
 
 _BASE64_LINE_BYTES = 57  # 76 characters, as base64(1) has them
 _BASE64_BYTES = _BASE64_LINE_BYTES << 14
@@ -27,20 +27,7 @@ _ABSENT_COMPRESSIONS = ("compress", "lzop")
 
 
 class Downloads(Paths):
-    """``download``, ``copy_out``, ``base64_out``, ``compress_out`` and the like.
-
-    A file of the host that is an image of this handle's is never written over.
-    """
-
-    @contextmanager
-    def _host_file(self, filename: str) -> Iterator[IO[bytes]]:
-        """A file of the host, to be written anew."""
-        if os.path.exists(filename):
-            for image in self._machine.image_files():
-                if os.path.exists(image) and os.path.samefile(filename, image):
-                    raise OSError(errno.EBUSY, "is an image that is being read", filename)
-        with open(filename, "wb", buffering=0) as stream:
-            yield stream
+    """``download``, ``copy_out``, ``base64_out``, ``compress_out`` and the like."""
 
     def _download(self, device: BlockDevice, offset: int, length: int, stream: IO[bytes]) -> None:
         """Write a range of a device; holes stay holes where the host's file can have them."""
@@ -50,7 +37,7 @@ class Downloads(Paths):
             if run.source is None and sparse:
                 stream.seek(len(buffer), os.SEEK_CUR)
             else:
-                _write(stream, buffer)
+                write_all(stream, buffer)
             done += len(buffer)
             self._events.send(EVENT_PROGRESS, "", (0, 1, done, length))
         if sparse:
@@ -111,7 +98,7 @@ class Downloads(Paths):
             for offset, length in ranges:
                 at, past = max(first, offset), min(end, offset + length)
                 for buffer in content.buffers(at, past - at) if at < past else ():
-                    _write(stream, buffer)
+                    write_all(stream, buffer)
 
     @launched
     def copy_out(self, remotepath: str, localdir: str) -> None:
@@ -138,7 +125,7 @@ class Downloads(Paths):
         with self._host_file(base64file) as stream:
             for at in range(0, device.size, _BASE64_BYTES):
                 part = device.read(at, min(_BASE64_BYTES, device.size - at))
-                _write(stream, base64.encodebytes(part))
+                write_all(stream, base64.encodebytes(part))
 
     @launched
     def compress_out(self, ctype: str, file: str, zfile: str, level: int | None = None) -> None:
@@ -156,13 +143,6 @@ class Downloads(Paths):
         with self._host_file(filename) as raw, compressed(kind, raw, level) as stream:
             for buffer in device.buffers(0, device.size):
                 stream.write(buffer)
-
-
-def _write(stream: IO[bytes], buffer: Any) -> None:
-    """All of `buffer`: a pipe may take a part of it."""
-    view = memoryview(buffer)
-    while view:
-        view = view[stream.write(view) :]
 
 
 def check_compression(kind: str, level: int | None = None) -> None:

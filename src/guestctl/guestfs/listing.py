@@ -6,12 +6,12 @@ import datetime
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from guestctl.disk.stat import FileStat
 from guestctl.guestfs.calls import launched
-from guestctl.guestfs.paths import Paths
+from guestctl.guestfs.paths import Paths, write_all
 
 _KINDS = {
     stat.S_IFBLK: "b",
@@ -48,7 +48,7 @@ class Listing(Paths):
     @launched
     def ls0(self, dir: str, filenames: str) -> None:
         """Write the names in a directory to the host's file `filenames`, a zero byte after each."""
-        _write_names(filenames, self._tree.listdir(self._path(dir)))
+        self._write_names(filenames, self._tree.listdir(self._path(dir)))
 
     @launched
     def readdir(self, dir: str) -> list[dict[str, Any]]:
@@ -61,6 +61,11 @@ class Listing(Paths):
             for name, status in dots + entries
         ]
 
+    def _write_names(self, file: str, names: Iterable[str]) -> None:
+        content = "".join(f"{name}\0" for name in names).encode("utf-8", "surrogateescape")
+        with self._host_file(file) as stream:
+            write_all(stream, content)
+
     # Trees
 
     @launched
@@ -71,7 +76,7 @@ class Listing(Paths):
     @launched
     def find0(self, directory: str, files: str) -> None:
         """Write what `find` gives to the host's file `files`, unsorted, a zero byte after each."""
-        _write_names(files, self._below(directory))
+        self._write_names(files, self._below(directory))
 
     def _below(self, directory: str) -> Iterator[str]:
         path = self._path(directory)
@@ -154,12 +159,6 @@ class Listing(Paths):
 
 def _sorted(names: Any) -> list[str]:
     return sorted(names, key=os.fsencode)
-
-
-def _write_names(file: str, names: Any) -> None:
-    content = "".join(f"{name}\0" for name in names)
-    with open(file, "wb") as stream:
-        stream.write(content.encode("utf-8", "surrogateescape"))
 
 
 def _table(lines: list[_Line], contexts: bool) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import time
 from typing import Any
@@ -57,6 +59,7 @@ class LocalMounts(Handle):
             raise self._failed(as_guestfs_error("mount_local_run", error)) from error
         finally:
             self._local = None
+            _ignore_broken_pipes()
 
     def umount_local(self, retry: bool | None = None) -> None:
         """Unmount, from another thread than that of `mount_local_run`; `retry` while it is in use."""
@@ -66,6 +69,14 @@ class LocalMounts(Handle):
             _unmount(self._local[0], _RETRIES if retry else 1)
         except (GuestFSError, CommandFailed, OSError) as error:
             raise self._failed(as_guestfs_error("umount_local", error)) from error
+
+
+def _ignore_broken_pipes() -> None:
+    """As Python has it: libfuse leaves SIGPIPE to end the process. Only C can say so outside the main thread."""
+    if signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN:
+        c_library = ctypes.CDLL(None)
+        c_library.signal.argtypes, c_library.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+        c_library.signal(signal.SIGPIPE, int(signal.SIG_IGN))
 
 
 def _unmount(directory: str, tries: int) -> None:

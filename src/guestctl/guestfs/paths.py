@@ -9,8 +9,9 @@ import re
 import stat
 import time
 import uuid
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, Any
 
 from guestctl.block import BlockDevice
 from guestctl.disk.filesystem import FileSystem
@@ -62,6 +63,16 @@ class Paths(Handle):
             if "/" in name or not name:
                 raise GuestFSError(f"names: '{name}' is not a file name", errno.EINVAL)
         return self._path(path).rstrip("/") + "/"
+
+    @contextmanager
+    def _host_file(self, filename: str) -> Iterator[IO[bytes]]:
+        """A file of the host, to be written anew; never an image of this handle."""
+        if os.path.exists(filename):
+            for image in self._machine.image_files():
+                if os.path.exists(image) and os.path.samefile(filename, image):
+                    raise OSError(errno.EBUSY, "is an image that is being read", filename)
+        with open(filename, "wb", buffering=0) as stream:
+            yield stream
 
     # Kinds
 
@@ -327,3 +338,10 @@ def _same_but_for_case(name: str, names: Sequence[str]) -> str | None:
 
 def _folded(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape").lower()
+
+
+def write_all(stream: IO[bytes], buffer: Any) -> None:
+    """All of `buffer`: a pipe may take a part of it."""
+    view = memoryview(buffer)
+    while view:
+        view = view[stream.write(view) :]
