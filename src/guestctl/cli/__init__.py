@@ -33,6 +33,7 @@ COMMANDS = {
     "tar-out": ("tar_out", "Write a directory of the guest as a tar archive."),
     "mount": ("mount", "Mount the files or the devices of the guest through FUSE."),
     "devices": ("devices", "List the block devices that guestctl attached; detach what is left over."),
+    "shell": ("shell", "Look around in the guest, in an interactive shell or a script."),
     "serve": ("serve", "Serve a disk to other programs, over NBD."),
     "boot": ("boot", "Show what the guest starts: loaders, menus, kernel, drivers."),
     "network": ("network", "Show the guest's network configuration."),

@@ -89,6 +89,7 @@ class GuestFS(
 
     ``python_return_dict=True`` gives tables as dicts; otherwise they are lists of pairs. ``environment=False`` leaves
     ``LIBGUESTFS_…`` variables alone. ``close_on_exit`` is taken, and what is open is closed with the process anyway.
+    ``keys`` and ``options`` are those of `guestctl.machine.Machine`, and no part of libguestfs's interface.
     """
 
     if TYPE_CHECKING:

@@ -157,8 +157,11 @@ class Drives(Handle):
         readers: list[DiskReader] = []
         try:
             allowed = self._allowed_directories()
-            readers += (DiskReader.open(one.path, format=one.format, allow_dirs=allowed) for one in self._drives)
-            self._machine_or_none = Machine(readers)
+            readers += (
+                DiskReader.open(one.path, format=one.format, allow_dirs=allowed, keys=self._keys)
+                for one in self._drives
+            )
+            self._machine_or_none = Machine(readers, options=self._options, keys=self._keys)
         except BaseException:
             for reader in readers:
                 reader.close()

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any, NamedTuple, TypeVar
 
 from guestctl.block import BlockDevice
-from guestctl.disk.filesystem import FileSystem, Identity
+from guestctl.disk.filesystem import FileSystem, Identity, Options
+from guestctl.disk.volumes.keys import Keys
 from guestctl.guestfs.calls import GuestFSError
 from guestctl.guestfs.events import EVENT_ENTER, EVENT_TRACE, Events
 from guestctl.guestfs.mountpoints import Mountpoints
@@ -35,11 +36,21 @@ class Drive(NamedTuple):
 class Handle:
     """What every group of calls may use. Names that begin with an underscore are ours, all others libguestfs's."""
 
-    def __init__(self, python_return_dict: bool = False, environment: bool = True, close_on_exit: bool = True) -> None:
+    def __init__(
+        self,
+        python_return_dict: bool = False,
+        environment: bool = True,
+        close_on_exit: bool = True,
+        *,
+        keys: Keys | None = None,
+        options: Options = Options(),
+    ) -> None:
         self._lock = threading.RLock()
         self._inside = False
         self._closed = False
         self._python_return_dict = python_return_dict
+        self._keys = keys
+        self._options = options
         self._drives: list[Drive] = []
         self._scratch: list[IO[bytes]] = []
         self._machine_or_none: Machine | None = None

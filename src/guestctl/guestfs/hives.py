@@ -18,7 +18,7 @@ class Hives(Handle):
     """One hive at a time is open. Its transaction logs, which hivex passes over, are replayed."""
 
     _hive: Hive | None = None
-    _keys: dict[int, Key]
+    _nodes: dict[int, Key]
     _parents: dict[int, int]
     _values: dict[int, Value]
 
@@ -41,7 +41,7 @@ class Hives(Handle):
         if write:
             raise NotImplementedError("hivex_open: hives are only read")
         self._hive = Hive.open(self._tree, self._path(filename))
-        self._keys, self._parents, self._values = {}, {}, {}
+        self._nodes, self._parents, self._values = {}, {}, {}
         self._note(self._hive.root)
 
     @launched
@@ -122,7 +122,7 @@ class Hives(Handle):
 
     def _note(self, key: Key, parent: int | None = None) -> int:
         handle = key.offset + _BASE_BLOCK_BYTES
-        self._keys[handle] = key
+        self._nodes[handle] = key
         if parent is not None:
             self._parents[handle] = parent
         return handle
@@ -134,9 +134,9 @@ class Hives(Handle):
 
     def _key(self, nodeh: int) -> Key:
         self._opened()
-        if nodeh not in self._keys:
+        if nodeh not in self._nodes:
             raise GuestFSError(f"{nodeh:#x} is no node", errno.EINVAL)
-        return self._keys[nodeh]
+        return self._nodes[nodeh]
 
     def _value(self, valueh: int) -> Value:
         self._opened()
