@@ -28,7 +28,7 @@ from guestctl.disk.reader import DiskReader, ImageFile
 from guestctl.disk.stat import FileStat
 from guestctl.disk.volumes.keys import Keys, parse_key
 from guestctl.machine import Machine
-from guestctl.path import GuestTree
+from guestctl.machine.guest_tree import GuestTree
 
 _PAGE_BYTES = 1 << 20  # what is read at once over a network
 _PAGE_COUNT = 64

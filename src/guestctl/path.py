@@ -18,76 +18,24 @@ import fnmatch
 import io
 import os
 import re
-import weakref
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, total_ordering
+from functools import total_ordering
 from pathlib import PurePosixPath
 from stat import S_ISBLK, S_ISCHR, S_ISFIFO, S_ISSOCK
 from types import TracebackType
 from typing import IO, Any, Self
 
-from guestctl.block import BlockDevice, DeviceStream
 from guestctl.core.errors import GuestctlError, InvalidFormat
 from guestctl.disk.filesystem import FileSystem
 from guestctl.disk.stat import FileStat
 from guestctl.disk.volumes.keys import Keys
 from guestctl.machine import Machine
-from guestctl.machine.choice import choose_tree
+from guestctl.machine.guest_tree import GuestTree
 
 StrPath = str | os.PathLike[str]
 
-_MAX_ACCOUNTS_BYTES = 16 << 20
 _MAX_SYMLINKS = 40
 _MAGIC = re.compile(r"[*?\[]")
-
-
-class GuestTree:
-    """A tree of files, and the machine that is closed with it: by `close`, or when nothing refers to it."""
-
-    def __init__(self, filesystem: FileSystem[Any], machine: Machine | None = None) -> None:
-        self.filesystem = filesystem
-        self._finalizer = weakref.finalize(self, machine.close) if machine is not None else None
-
-    @classmethod
-    def open(cls, machine: Machine, device: str | None) -> Self:
-        """That of `choose_tree`; the machine is closed where there is none."""
-        try:
-            return cls(choose_tree(machine, device), machine)
-        except BaseException:
-            machine.close()
-            raise
-
-    def open_file(self, path: str) -> io.BufferedReader:
-        """A seekable binary file, which keeps the machine open."""
-        return _GuestFile(self, self.filesystem.device(path))
-
-    def close(self) -> None:
-        if self._finalizer is not None:
-            self._finalizer()
-
-    @cached_property
-    def users(self) -> dict[int, str]:
-        return self._names("/etc/passwd")
-
-    @cached_property
-    def groups(self) -> dict[int, str]:
-        return self._names("/etc/group")
-
-    def _names(self, path: str) -> dict[int, str]:
-        """The names in a file of accounts, by their numbers; of several the first counts."""
-        try:
-            text = self.filesystem.read_text(path, limit=_MAX_ACCOUNTS_BYTES)
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        fields = [line.split(":") for line in text.splitlines()]
-        return {int(one[2]): one[0] for one in reversed(fields) if len(one) > 2 and one[2].isdecimal()}
-
-
-class _GuestFile(io.BufferedReader):
-    def __init__(self, tree: GuestTree, device: BlockDevice) -> None:
-        super().__init__(DeviceStream(device), 1 << 16)
-        self.size = device.size  # fsspec asks for it
-        self._tree = tree
 
 
 @total_ordering

@@ -18,7 +18,8 @@ import pytest
 import nbd_client as nbd
 from conftest import Run
 from guestctl.block import FileDevice
-from guestctl.disk.formats.qcow2.overlay import Qcow2Overlay, open_overlay
+from guestctl.disk.formats.qcow2.in_place import Qcow2Overlay
+from guestctl.disk.formats.qcow2.overlay import open_overlay
 from nbd_client import Client, serving
 
 _SIZE = 40 << 20

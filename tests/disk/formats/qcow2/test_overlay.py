@@ -30,7 +30,8 @@ from guestctl.core.errors import (
 )
 from guestctl.disk import DiskReader
 from guestctl.disk.formats.qcow2.allocation import GrowingFile
-from guestctl.disk.formats.qcow2.overlay import Qcow2Overlay, open_overlay
+from guestctl.disk.formats.qcow2.in_place import Qcow2Overlay
+from guestctl.disk.formats.qcow2.overlay import open_overlay
 
 Run = Callable[..., str]
 Flat = Callable[[Path], bytes]

@@ -15,7 +15,7 @@ encryption (LUKS, legacy AES)           read, with a key
 unknown incompatible features           refused by name
 ======================================  ==================================================
 
-Written: versions 2 and 3, with all of these but snapshots, bitmaps and encryption; `overlay` writes in place.
+Written: versions 2 and 3, with all of these but snapshots, bitmaps and encryption; `in_place` writes into them.
 """
 
 from __future__ import annotations
