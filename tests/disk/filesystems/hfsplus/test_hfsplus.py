@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import lzma
 import os
+import random
 import struct
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -32,7 +34,7 @@ def filled() -> bytes:
     return lzma.decompress((_MOUNTED / "hfsplus-4096.xz").read_bytes())
 
 
-def _patched(image: bytes, offset: int, content: bytes) -> bytearray:
+def _patched(image: bytes | bytearray, offset: int, content: bytes) -> bytearray:
     data = bytearray(image)
     data[offset : offset + len(content)] = content
     return data
@@ -138,21 +140,80 @@ def test_wrapper(filled: bytes) -> None:
         FileSystem.detect(MemoryDevice(_patched(image, 1024 + 124, b"\0\0")))
 
 
+def _checksum(data: bytes | bytearray) -> int:
+    """TN1150, calc_checksum."""
+    total = 0
+    for byte in data:
+        total = ((total << 8) ^ (total + byte)) & 0xFFFFFFFF
+    return ~total & 0xFFFFFFFF
+
+
+def _block_list(order: str, blocks: list[tuple[int, bytes]], *, continues: bool = False) -> bytes:
+    """With a header of 1024 bytes, for sectors of 512."""
+    used = 1024 + sum(len(content) for _, content in blocks)
+    infos = struct.pack(order + "QII", 0, 0, continues)
+    infos += b"".join(struct.pack(order + "QII", place, len(content), 0) for place, content in blocks)
+    head = struct.pack(order + "HHIII", 63, len(blocks) + 1, used, 0, 0) + infos
+    head = head[:8] + struct.pack(order + "I", _checksum(head[:32])) + head[12:]
+    return head.ljust(1024, b"\0") + b"".join(content for _, content in blocks)
+
+
+def _journaled(image: bytes, order: str, lists: list[bytes], start: int, size: int = 1 << 16) -> bytearray:
+    """`image` with a journal in its last blocks, whose ring has the block lists from `start` on."""
+    info = len(image) // 4096 - 40
+    data = _patched(image, HEADER + 4, struct.pack(">I", 1 << 13))
+    struct.pack_into(">I", data, HEADER + 12, info)
+    place = (info + 1) * 4096
+    struct.pack_into(">I32xQQ", data, info * 4096, 1, place, size)
+    content, ring = b"".join(lists), size - 512
+    end = 512 + (start - 512 + len(content)) % ring
+    head = struct.pack(order + "IIQQQIII", 0x4A4E4C78, 0x12345678, start, end, size, 1024, 0, 512)
+    data[place : place + 44] = head[:36] + struct.pack(order + "I", _checksum(head)) + head[40:]
+    for at, byte in enumerate(content):
+        data[place + 512 + (start - 512 + at) % ring] = byte
+    return data
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_journal(filled: bytes, order: str) -> None:
-    """An empty one is read past; one with transactions is refused."""
-    free = len(filled) // 4096 - 8
-    data = _patched(filled, HEADER + 4, struct.pack(">I", 1 << 8 | 1 << 13))
-    struct.pack_into(">I", data, HEADER + 12, free)
-    struct.pack_into(">I32xQQ", data, free * 4096, 1, (free + 1) * 4096, 8192)
-    for start, end in ((512, 512), (512, 2048)):
-        journal = struct.pack(order + "IIQQQ", 0x4A4E4C78, 0x12345678, start, end, 8192)
-        data[(free + 1) * 4096 : (free + 1) * 4096 + len(journal)] = journal
-        if start == end:
-            assert FileSystem.detect(MemoryDevice(data)).exists("/size-513")
-        else:
-            with pytest.raises(UnsupportedFeature, match="replayed"):
-                FileSystem.detect(MemoryDevice(data))
+@pytest.mark.parametrize("start", [512, 60_000])
+def test_journal(filled: bytes, order: str, start: int) -> None:
+    """A volume is that whose changed blocks are in the journal, whole transactions of them."""
+    changed = bytes(_patched_record(filled, "/size-513", 42, b"\x81\xed"))
+    later = bytes(_patched_record(changed, "/size-513", 42, b"\x81\xff"))
+    places = [at for at in range(0, len(filled), 4096) if filled[at : at + 4096] != changed[at : at + 4096]]
+    first = [(at // 512, changed[at : at + 4096]) for at in places]
+    second = [(at // 512, later[at : at + 4096]) for at in places]
+    skipped = [((1 << 64) - 1, bytes(512)), (places[0] // 512, bytes(4096))]
+    lists = [
+        _block_list(order, skipped, continues=True),
+        _block_list(order, first),
+        _block_list(order, second),
+    ]
+    with FileSystem.detect(MemoryDevice(_journaled(filled, order, [], start))) as filesystem:
+        assert filesystem.stat("/size-513").st_mode == 0o100644
+        assert filesystem.warnings == ["the volume was not unmounted"]
+    for count, mode in ((2, 0o100755), (3, 0o100777)):
+        with FileSystem.detect(MemoryDevice(_journaled(filled, order, lists[:count], start))) as filesystem:
+            assert filesystem.stat("/size-513").st_mode == mode
+            assert f"{count - 1} transactions" in filesystem.warnings[0]
+            assert filesystem.read_bytes("/fragmented") and len(list(filesystem.find("/"))) > 300
+    damaged = [*lists[:2], lists[2].replace(lists[2][8:12], b"\1\2\3\4", 1)]
+    for broken in (damaged, [lists[0], *damaged], [*lists[:2], lists[0]]):
+        with FileSystem.detect(MemoryDevice(_journaled(filled, order, broken, start))) as filesystem:
+            assert "not complete" in filesystem.warnings[0]
+    with FileSystem.detect(MemoryDevice(_journaled(filled, order, damaged, start))) as filesystem:
+        assert filesystem.stat("/size-513").st_mode == 0o100755
+
+
+def test_journals_that_are_refused(filled: bytes) -> None:
+    data = _journaled(filled, "<", [], 512)
+    info = (len(filled) // 4096 - 40) * 4096
+    with pytest.raises(UnsupportedFeature, match="another device"):
+        FileSystem.detect(MemoryDevice(_patched(data, info, struct.pack(">I", 2))))
+    assert FileSystem.detect(MemoryDevice(_patched(data, info, struct.pack(">I", 5)))).exists("/size-513")
+    for place, message in ((0, "magic"), (8, "checksum"), (36, "checksum")):
+        with pytest.raises(InvalidFormat, match=message):
+            FileSystem.detect(MemoryDevice(_patched(data, info + 4096 + place, b"\x77")))
 
 
 def test_compressed_in_an_attribute(filled: bytes) -> None:
@@ -226,6 +287,32 @@ def test_free_ranges(filled: bytes) -> None:
 def test_truncated(filled: bytes, length: int) -> None:
     with pytest.raises(GuestctlError):
         FileSystem.detect(MemoryDevice(filled[:length])).read_bytes("/fragmented")
+
+
+def test_mutated_journals(filled: bytes) -> None:
+    changed = bytes(_patched_record(filled, "/size-513", 42, b"\x81\xed"))
+    places = [at for at in range(0, len(filled), 4096) if filled[at : at + 4096] != changed[at : at + 4096]]
+    blocks = _block_list("<", [(at // 512, changed[at : at + 4096]) for at in places])
+    image = _journaled(filled, "<", [blocks], 512)
+    journal = (len(filled) // 4096 - 39) * 4096
+    chance = random.Random(7)
+    opened = 0
+    for _ in range(150):
+        data = bytearray(image)
+        for _ in range(chance.choice((1, 2, 4))):
+            at = journal + chance.choice((8, 512)) + chance.randrange(64)
+            data[at] = chance.choice((0, 1, 0x7F, 0xFF, chance.randrange(256)))
+        for start, length, place in ((journal, 44, 36), (journal + 512, 32, 8)):  # with sums that are right
+            struct.pack_into("<I", data, start + place, 0)
+            struct.pack_into("<I", data, start + place, _checksum(data[start : start + length]))
+        started = time.process_time()
+        try:
+            with FileSystem.detect(MemoryDevice(data)) as filesystem:
+                opened += len(filesystem.listdir("/")) > 20
+        except GuestctlError:
+            pass
+        assert time.process_time() - started < 5
+    assert 20 < opened < 150
 
 
 def test_mutations(filled: bytes) -> None:

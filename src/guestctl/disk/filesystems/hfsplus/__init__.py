@@ -9,7 +9,8 @@ owners, modes, device numbers, dates         read
 resource forks                               ``HfsPlusFileSystem.resource_fork``
 extended attributes, inline and in extents   read, with Linux's names: ``osx.`` before what macOS wrote
 compressed files (decmpfs)                   stored and zlib; LZVN, LZFSE and others are refused by name
-a journal that is to be replayed             refused by name; an empty one is read past
+a journal with transactions in it            replayed into an overlay, up to one that is not complete
+a journal on another device                  refused by name
 plain HFS                                    refused by name
 ===========================================  =====================================================
 

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from functools import cached_property
 
-from guestctl.block import BlockDevice
+from guestctl.block import BlockDevice, Overlay
 from guestctl.block.bitmap import BitRuns
 from guestctl.core.errors import GuestctlError, InvalidFormat, UnsupportedFeature
 from guestctl.disk.filesystem import FileSystem, Identity, Options, Usage
@@ -18,7 +18,8 @@ from guestctl.disk.filesystems.hfsplus.btree import BTree
 from guestctl.disk.filesystems.hfsplus.catalog import Catalog, Record, catalog_order
 from guestctl.disk.filesystems.hfsplus.compression import ATTRIBUTE, Compressed, open_compressed, parse_attribute
 from guestctl.disk.filesystems.hfsplus.forks import Fork, Forks
-from guestctl.disk.filesystems.hfsplus.header import Header, check_journal, find_volume, read_header
+from guestctl.disk.filesystems.hfsplus.header import Header, find_volume, read_header
+from guestctl.disk.filesystems.hfsplus.journal import replayed
 from guestctl.disk.filesystems.hfsplus.names import compose, folded
 from guestctl.disk.stat import PlainStat
 
@@ -29,19 +30,19 @@ _LINUX_BLOCK_BYTES = 4096  # in which Linux counts what files take, where the vo
 
 
 class HfsPlusFileSystem(FileSystem[int]):
-    """An open volume; a node is the place of a record in the catalog."""
+    """An open volume; a node is the place of a record in the catalog. `warnings` are those of its journal."""
 
     type = "hfsplus"
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header, warnings: list[str]) -> None:
+        self.warnings = warnings
         self._header = header
         self.uuid = header.uuid
         self.block_size = header.block_size
         self.size = header.blocks * header.block_size
-        self.warnings = []
         if header.is_alternate:
             self.warnings.append("the volume header is damaged, and the alternate one is read instead")
-        if not header.attributes & L.ATTRIBUTE_UNMOUNTED:
+        if not header.attributes & L.ATTRIBUTE_UNMOUNTED and not self.warnings:
             self.warnings.append("the volume was not unmounted")
         if self.size > header.device.size:
             self.warnings.append(f"the volume has {self.size} bytes, its device {header.device.size}")
@@ -81,6 +82,10 @@ class HfsPlusFileSystem(FileSystem[int]):
                 if not run.is_set:
                     yield (start * 8 + run.start) * self.block_size, (run.end - run.start) * self.block_size
                 at = run.end
+
+    def close(self) -> None:
+        if isinstance(self._header.device, Overlay):  # of the journal
+            self._header.device.close()
 
     # Records
 
@@ -227,7 +232,7 @@ def identify(device: BlockDevice) -> Identity | None:
     except InvalidFormat:
         return None
     try:
-        label = HfsPlusFileSystem(header).label
+        label = HfsPlusFileSystem(header, []).label
     except GuestctlError:
         label = None
     return Identity("hfsplus", label=label or None, uuid=header.uuid)
@@ -238,6 +243,5 @@ def open_filesystem(device: BlockDevice, options: Options = Options()) -> HfsPlu
     volume = find_volume(device)
     if volume is None:
         raise InvalidFormat("no volume header", structure="volume header", offset=L.HEADER_OFFSET)
-    header = read_header(volume)
-    check_journal(header)
-    return HfsPlusFileSystem(header)
+    warnings: list[str] = []
+    return HfsPlusFileSystem(replayed(read_header(volume), warnings), warnings)

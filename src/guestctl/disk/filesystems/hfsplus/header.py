@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 import uuid
 from typing import NamedTuple
 
 from guestctl.block import BlockDevice
 from guestctl.block.device import SliceDevice
-from guestctl.core.errors import InvalidFormat, UnsupportedFeature
+from guestctl.core.errors import InvalidFormat
 from guestctl.disk.filesystems.hfsplus import layout as L
 
 _STRUCTURE = "volume header"
@@ -79,26 +78,3 @@ def _uuid(identifier: bytes) -> str | None:
         return None
     digest = hashlib.md5(L.NAMESPACE.bytes + identifier, usedforsecurity=False).digest()
     return str(uuid.UUID(bytes=digest, version=3))
-
-
-def check_journal(header: Header) -> None:
-    """Raises `UnsupportedFeature` where transactions wait in the journal."""
-    if not header.attributes & L.ATTRIBUTE_JOURNALED or not header.journal_block:
-        return
-    info = header.journal_block * header.block_size
-    if info + L.JOURNAL_INFO.size > header.device.size:
-        raise InvalidFormat("outside the device", structure="journal info block", offset=info)
-    flags, offset, size = L.JOURNAL_INFO.unpack(header.device.read(info, L.JOURNAL_INFO.size))
-    if flags & L.JOURNAL_NEEDS_INIT:
-        return
-    if not flags & L.JOURNAL_IN_FILESYSTEM:
-        raise UnsupportedFeature("a journal on another device", feature="external journal")
-    if size < 512 or offset + size > header.device.size:
-        raise InvalidFormat(f"{size} bytes at {offset:#x}", structure="journal info block", offset=info)
-    data = bytes(header.device.read(offset, 32))
-    order = L.JOURNAL_MAGICS.get(data[:4])
-    if order is None:
-        raise InvalidFormat(f"magic {data[:4]!r}", structure="journal header", offset=offset)
-    _, start, end = struct.unpack_from(order + L.JOURNAL_HEADER, data)
-    if start != end:
-        raise UnsupportedFeature("a journal that is to be replayed", feature="journal replay")

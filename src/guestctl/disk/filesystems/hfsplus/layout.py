@@ -20,12 +20,6 @@ NAMESPACE = uuid.UUID("b3e20f39-f292-11d6-97a4-00306543ecac")
 WRAPPER_SIGNATURE = b"BD"
 WRAPPER = Struct(">2s18xI4xH94x2sHH")
 
-# JournalInfoBlock: flags, offset, size. JournalHeader: magic, endian, start, end
-JOURNAL_INFO = Struct(">I32xQQ")
-JOURNAL_IN_FILESYSTEM, JOURNAL_NEEDS_INIT = 1, 4
-JOURNAL_HEADER = "4xIQQ"
-JOURNAL_MAGICS = {b"JNLx": ">", b"xLNJ": "<"}
-
 # HFSPlusForkData: logicalSize, totalBlocks; then eight extents
 FORK = Struct(">Q4xI")
 EXTENTS = Struct(">16I")
