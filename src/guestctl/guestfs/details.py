@@ -34,6 +34,11 @@ class Details(Handle):
         return self._btrfs(fs).subvolume_id or _TOP_LEVEL
 
     @launched
+    def btrfs_filesystem_sync(self, fs: str) -> None:
+        """Nothing, for a Btrfs: it is only read."""
+        self._btrfs(fs)
+
+    @launched
     def btrfs_filesystem_show(self, device: str) -> list[str]:
         """The devices that a Btrfs lies on."""
         filesystem = self._btrfs(device)

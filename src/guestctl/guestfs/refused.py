@@ -38,9 +38,21 @@ _REASONS: dict[str, str] = {
         vgremove vgrename wipefs write write_append write_file xfs_admin xfs_growfs xfs_repair zero zero_device
         zero_free_space zerofree
     """,
+    "needs the Augeas library, which no Python wheel has": """
+        aug_clear aug_close aug_defnode aug_defvar aug_get aug_init aug_insert aug_label aug_load aug_ls aug_match
+        aug_mv aug_rm aug_save aug_set aug_setm aug_transform
+    """,
+    "is about Windows dynamic disks, which are not assembled": """
+        ldmtool_create_all ldmtool_diskgroup_disks ldmtool_diskgroup_name ldmtool_diskgroup_volumes
+        ldmtool_remove_all ldmtool_scan ldmtool_scan_devices ldmtool_volume_hint ldmtool_volume_partitions
+        ldmtool_volume_type
+    """,
+    "is about quota groups of Btrfs, which are not read": "btrfs_qgroup_show",
+    "stops an array, and all are always there": "md_stop",
+    "hides devices, and all are always looked at": "lvm_set_filter",
     "runs a program of the guest": "command command_lines sh sh_lines",
     "needs a running kernel": """
-        blkdiscardzeroes btrfs_balance_status btrfs_scrub_status dmesg drop_caches inotify_add_watch inotify_close
+        blkdiscardzeroes blockdev_setbsz blockdev_setra blockdev_setro blockdev_setrw btrfs_balance_status btrfs_scrub_status dmesg drop_caches inotify_add_watch inotify_close
         inotify_files inotify_init inotify_read inotify_rm_watch modprobe swapoff_device swapoff_file swapoff_label
         swapoff_uuid swapon_device swapon_file swapon_label swapon_uuid
     """,

@@ -114,6 +114,10 @@ class Volumes(Handle):
     def vg_activate_all(self, activate: bool) -> None:
         """Nothing: all volumes are always active."""
 
+    @launched
+    def lvm_clear_filter(self) -> None:
+        """Nothing: all devices are always looked at."""
+
     # MD
 
     @launched
