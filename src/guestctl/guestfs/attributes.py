@@ -129,7 +129,7 @@ class Attributes(Paths):
 
     def _ext_status(self, path: str) -> Any:
         status: Any = self._status(path, follow=False)
-        if not (status.is_file() or status.is_dir()) or not hasattr(status, "generation"):
+        if not (status.is_file() or status.is_dir()) or not self._mounted_at(path)[2].type.startswith("ext"):
             raise OSError(errno.ENOTSUP, "Operation not supported", path)
         return status
 

@@ -19,7 +19,6 @@ _GZIP, _COMPRESS = b"\x1f\x8b", b"\x1f\x9d"
 _GREP_BYTES = 96 << 10
 # A dump is five times as large as what it shows.
 _MAX_DUMP_BYTES = 64 << 20
-_PRINTABLE = b"\\t -~"
 _STRINGS = {
     "s": b"[\\t -~]{4,}",
     "S": b"[\\t -~\\x80-\\xff]{4,}",
@@ -218,9 +217,9 @@ def _dump(content: bytes) -> str:
         digits = line.hex(" ")
         shown = line.translate(_DOTS).decode("ascii")
         lines.append(f"{at:08x}  {digits[:23]:23}  {digits[24:]:23}  |{shown}|\n")
-        same = re.compile(b"(?:%s)*" % re.escape(line), re.DOTALL).match(content, at + 16) if len(line) == 16 else None
         at += 16
-        if same and same.end() > at:
+        if content[at : at + 16] == line:
+            repeated = re.compile(b"(?:%s)*" % re.escape(line), re.DOTALL).match(content, at)
+            at = repeated.end() if repeated else at
             lines.append("*\n")
-            at = same.end()
     return "".join(lines) + (f"{len(content):08x}\n" if content else "")
