@@ -427,15 +427,22 @@ def test_files_beside_the_source_alone(run: Run, paths: tuple[Path, Path]) -> No
 
 def test_bitmaps_are_marked_as_inconsistent(run: Run, paths: tuple[Path, Path]) -> None:
     base, path = paths
-    create(run, path, base, "cluster_size=64k")
-    run("qemu-img", "bitmap", "--add", path, "dirty")
-    open_overlay(path, base).close()
-    with DiskReader.open(path) as reader:
-        assert not reader.warnings
-    with open_overlay(path, base) as overlay:
-        overlay.write(0, b"x")
-    with DiskReader.open(path) as reader:
-        assert "inconsistent" in reader.warnings[0]
+    for change in ("in place", "new", "discard"):
+        path.unlink(missing_ok=True)
+        create(run, path, base, "cluster_size=64k")
+        run("qemu-io", "-c", "write 0 64k", path)
+        run("qemu-img", "bitmap", "--add", path, "dirty")
+        open_overlay(path, base).close()
+        with DiskReader.open(path) as reader:
+            assert not reader.warnings
+        with open_overlay(path, base) as overlay:
+            if change == "discard":
+                overlay.discard(0, 64 << 10)
+            else:
+                overlay.write(0 if change == "in place" else 1 << 20, b"x")
+        with DiskReader.open(path) as reader:
+            assert "inconsistent" in reader.warnings[0]
+        assert "corruptions" not in checked(run, path)
 
 
 def test_changed_bytes(run: Run, paths: tuple[Path, Path]) -> None:

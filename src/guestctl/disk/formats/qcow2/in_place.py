@@ -57,7 +57,7 @@ class Qcow2Overlay(Qcow2Reader, WritableDevice):
         self._allocation = Allocation(file, header)
         self.clusters: ChangingClusters = ChangingClusters(file, header, self._allocation)
         self._changing = threading.RLock()
-        self._changes = False
+        self._begun = False
         self.zeroes_fast = header.version > 2
 
     @classmethod
@@ -118,6 +118,7 @@ class Qcow2Overlay(Qcow2Reader, WritableDevice):
         view = memoryview(data).cast("B")
         self.check_range(offset, len(view))
         with self._changing:
+            self._begin()
             while view:
                 done = self._write_some(offset, view)
                 offset += done
@@ -172,7 +173,7 @@ class Qcow2Overlay(Qcow2Reader, WritableDevice):
             data = view[: start + (count << bits) - offset]
             self._growing.write(host + offset - start, data)
             return len(data)
-        entries = self._entries_to_change(number)
+        entries = self.clusters.change(number)
         found = self._allocation.allocate(_replaced(entries, index, stop))
         data = view[: start + (found.number << bits) - offset]
         try:
@@ -224,7 +225,8 @@ class Qcow2Overlay(Qcow2Reader, WritableDevice):
         zero = array("Q", (layout.OFLAG_ZERO,)) * len(old)
         if old == zero:
             return
-        entries = self._entries_to_change(number)
+        self._begin()
+        entries = self.clusters.change(number)
         self._allocation.release(self._host_clusters(old))
         entries[index : index + len(old)] = zero
         self._forget_decompressed(first, len(old))
@@ -269,12 +271,12 @@ class Qcow2Overlay(Qcow2Reader, WritableDevice):
                 for cluster in range(first, first + number):
                     self._decompressed.pop(cluster, None)
 
-    def _entries_to_change(self, number: int) -> array[int]:
-        if not self._changes:
-            if self.header.version > 2 and self.header.autoclear_features:
-                self._growing.write(_AUTOCLEAR_OFFSET, _AUTOCLEAR.pack(0))
-            self._changes = True
-        return self.clusters.change(number)
+    def _begin(self) -> None:
+        """Before the first change: clear the bits that vouch for what is not kept up."""
+        if not self._begun and self.header.version > 2 and self.header.autoclear_features:
+            self._growing.write(_AUTOCLEAR_OFFSET, _AUTOCLEAR.pack(0))
+            self._growing.sync()
+        self._begun = True
 
     def _write_tables_if_many(self) -> None:
         if self.clusters.full or self._allocation.full:
