@@ -81,16 +81,16 @@ class Downloads(Paths):
     def download_blocks(
         self, device: str, start: int, stop: int, filename: str, unallocated: bool | None = None
     ) -> None:
-        """`download` of the blocks of ext2, ext3 or ext4, or the clusters of NTFS, from `start` to `stop`.
+        """`download` of the blocks of ext2, ext3 or ext4 from `start` to `stop`.
 
-        With `unallocated`, of those alone that are not used.
+        With `unallocated`, of those alone that are known not to be used.
         """
         if start < 0:
             raise GuestFSError("starting address must be greater than zero", errno.EINVAL)
         if stop <= start:
             raise GuestFSError("stopping address must greater than starting address", errno.EINVAL)
         filesystem, content = self._filesystem(device), self._device(device)
-        if not filesystem.type.startswith(("ext", "ntfs")):
+        if not filesystem.type.startswith("ext"):
             raise UnsupportedFeature(f"blocks of {filesystem.type} by their numbers", feature=filesystem.type)
         first, end = start * filesystem.block_size, min((stop + 1) * filesystem.block_size, filesystem.size)
         ranges = filesystem.free_ranges() if unallocated else [(first, max(0, end - first))]

@@ -52,9 +52,10 @@ _REASONS: dict[str, str] = {
     "hides devices, and all are always looked at": "lvm_set_filter",
     "runs a program of the guest": "command command_lines sh sh_lines",
     "needs a running kernel": """
-        blkdiscardzeroes blockdev_setbsz blockdev_setra blockdev_setro blockdev_setrw btrfs_balance_status btrfs_scrub_status dmesg drop_caches inotify_add_watch inotify_close
-        inotify_files inotify_init inotify_read inotify_rm_watch modprobe swapoff_device swapoff_file swapoff_label
-        swapoff_uuid swapon_device swapon_file swapon_label swapon_uuid
+        blkdiscardzeroes blockdev_setbsz blockdev_setra blockdev_setro blockdev_setrw btrfs_balance_status
+        btrfs_scrub_status dmesg drop_caches inotify_add_watch inotify_close inotify_files inotify_init
+        inotify_read inotify_rm_watch modprobe swapoff_device swapoff_file swapoff_label swapoff_uuid
+        swapon_device swapon_file swapon_label swapon_uuid
     """,
     "takes a drive out of a running virtual machine": "remove_drive",
     "is about directories that a host shares with a virtual machine": "list_9p mount_9p",
