@@ -6,9 +6,12 @@ import datetime
 import errno
 import os
 import stat
+import struct
+import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from guestctl.disk.filesystem import FileSystem
 from guestctl.disk.stat import FileStat
 from guestctl.guestfs.calls import launched
 from guestctl.guestfs.paths import Paths, write_all
@@ -22,6 +25,8 @@ _KINDS = {
     stat.S_IFREG: "r",
     stat.S_IFSOCK: "s",
 }
+_RDONLY_RELATIME = os.ST_RDONLY | 4096 if hasattr(os, "ST_RDONLY") else 4097  # as statvfs.f_flag
+_FAT_NAME_BYTES = 1530  # 255 characters in the kernel's own encoding
 # ls(1) shows the time of day of what is no older.
 _HALF_YEAR_SECONDS = 31556952 // 2
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
@@ -55,7 +60,8 @@ class Listing(Paths):
         """The entries of a directory with ``.`` and ``..``: ``ino``, ``ftyp`` (a letter) and ``name`` of each."""
         path = self._path(dir)
         entries = [(entry.name, entry.stat(follow_symlinks=False)) for entry in self._tree.scandir(path)]
-        dots = [(".", self._tree.stat(path)), ("..", self._tree.stat(path + "/.."))]
+        above = path if self._tree.realpath(path) in self._mounts else f"{path}/.."  # of a mount point, itself
+        dots = [(".", self._tree.stat(path)), ("..", self._tree.stat(above))]
         return [
             {"ino": status.st_ino, "ftyp": _KINDS.get(stat.S_IFMT(status.st_mode), "u"), "name": name}
             for name, status in dots + entries
@@ -128,6 +134,26 @@ class Listing(Paths):
         return _Line(name, status, has_acl, context, self._tree.node_target(node) if status.is_symlink() else None)
 
     # Space
+
+    @launched
+    def statvfs(self, path: str) -> dict[str, int]:
+        """Sizes of the filesystem that holds `path`, as statvfs(3) gives them."""
+        where, device, filesystem = self._mounted_at(path)
+        usage, unit = filesystem.usage(), filesystem.block_size
+        free_inodes = usage.inodes - usage.inodes_used
+        return {
+            "bsize": unit,
+            "frsize": unit,
+            "blocks": usage.size // unit,
+            "bfree": (usage.size - usage.used) // unit,
+            "bavail": usage.available // unit,
+            "files": usage.inodes,
+            "ffree": free_inodes,
+            "favail": free_inodes,
+            "fsid": _fsid(filesystem, self._device_number(where, device)),
+            "flag": _RDONLY_RELATIME,
+            "namemax": _FAT_NAME_BYTES if filesystem.type == "vfat" else 255,
+        }
 
     @launched
     def df(self) -> str:
@@ -215,3 +241,17 @@ def _human(size: int) -> str:
     tenths = -(-size * 10 // 1024**unit)
     shown = f"{tenths / 10:.1f}" if tenths < 100 else str(-(-size // 1024**unit))
     return shown + "KMGTPEZY"[unit - 1]
+
+
+def _fsid(filesystem: FileSystem[Any], device: int) -> int:
+    """As the kernel makes it: of ext the halves of the UUID, one upon the other; of Btrfs its quarters so, and the
+    subvolume's number; of others the device's number; of NTFS, which ntfs-3g mounts, 0."""
+    if not filesystem.type.startswith(("ext", "btrfs")):
+        return 0 if filesystem.type == "ntfs" else device
+    words = struct.unpack(">4I", uuid.UUID(filesystem.uuid or "0" * 32).bytes)
+    if filesystem.type == "btrfs":
+        subvolume = filesystem.subvolume_id or 0
+        mixed = struct.pack("<2I", words[0] ^ words[2] ^ subvolume >> 32, words[1] ^ words[3] ^ subvolume & 0xFFFFFFFF)
+    else:
+        mixed = struct.pack(">2I", words[0] ^ words[2], words[1] ^ words[3])
+    return int.from_bytes(mixed, "little", signed=True)

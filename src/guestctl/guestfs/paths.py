@@ -8,7 +8,6 @@ import posixpath
 import re
 import stat
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
@@ -16,11 +15,10 @@ from typing import IO, Any
 from guestctl.block import BlockDevice
 from guestctl.disk.filesystem import FileSystem
 from guestctl.disk.stat import FileStat
-from guestctl.guestfs.calls import GuestFSError, call, launched
+from guestctl.guestfs.calls import GuestFSError, launched
 from guestctl.guestfs.handle import Handle
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
-_RDONLY_RELATIME = os.ST_RDONLY | 4096 if hasattr(os, "ST_RDONLY") else 4097  # as statvfs.f_flag
 _SD_MAJOR, _SD_MINORS = 8, 16  # the kernel's numbers of SCSI disks (Documentation/admin-guide/devices.txt)
 
 
@@ -191,26 +189,6 @@ class Paths(Handle):
         return self._status(file).st_size
 
     @launched
-    def statvfs(self, path: str) -> dict[str, int]:
-        """Sizes of the filesystem that holds `path`, as statvfs(3) gives them; ``fsid`` is 0 where it is not ext."""
-        _, _, filesystem = self._mounted_at(path)
-        usage, unit = filesystem.usage(), filesystem.block_size
-        free_inodes = usage.inodes - usage.inodes_used
-        return {
-            "bsize": unit,
-            "frsize": unit,
-            "blocks": usage.size // unit,
-            "bfree": (usage.size - usage.used) // unit,
-            "bavail": usage.available // unit,
-            "files": usage.inodes,
-            "ffree": free_inodes,
-            "favail": free_inodes,
-            "fsid": _ext_fsid(filesystem) if filesystem.type.startswith("ext") else 0,
-            "flag": _RDONLY_RELATIME,
-            "namemax": 255,
-        }
-
-    @launched
     def du(self, path: str) -> int:
         """KiB that `path` and what is below it take on the disk; files with several names count once."""
         seen = set()
@@ -282,13 +260,13 @@ class Paths(Handle):
         """Wait."""
         time.sleep(secs)
 
-    @call
+    @launched
     def get_umask(self) -> int:
         """What `umask` set; 0o022 otherwise."""
         mask: int = self._settings.get("umask", 0o022)
         return mask
 
-    @call
+    @launched
     def umask(self, mask: int) -> int:
         """Set the mask for the permissions of new files. Gives the one before."""
         if not 0 <= mask <= 0o777:
@@ -321,12 +299,6 @@ def _without_nanoseconds(status: dict[str, int]) -> dict[str, int]:
         for name, value in status.items()
         if not name.endswith("_nsec") and "spare" not in name
     }
-
-
-def _ext_fsid(filesystem: FileSystem[Any]) -> int:
-    """The halves of the UUID, one upon the other, as the kernel makes it of them."""
-    raw = uuid.UUID(filesystem.uuid or "0" * 32).bytes
-    return int.from_bytes(raw[:8], "little") ^ int.from_bytes(raw[8:], "little")
 
 
 def _same_but_for_case(name: str, names: Sequence[str]) -> str | None:
