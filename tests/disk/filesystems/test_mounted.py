@@ -15,7 +15,8 @@ from guestctl.block import MemoryDevice
 from guestctl.disk import FileSystem
 
 _DATA = Path(__file__).parents[2] / "data" / "mounted"
-_NAMES = sorted(path.stem for path in _DATA.glob("*.xz") if path.stem != "expected.json")
+# That of BFS is not complete, and has a test of its own.
+_NAMES = sorted(path.stem for path in _DATA.glob("*.xz") if path.stem not in ("expected.json", "befs"))
 
 
 def _opened(name: str) -> FileSystem[Any]:

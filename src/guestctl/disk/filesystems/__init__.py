@@ -174,7 +174,7 @@ PROBES = (
     Probe(
         "befs",
         tuple((offset, magic) for offset in (32, 544) for magic in (b"1SFB", b"BFS1")),
-        _IDENTIFIED + "befs",
+        "befs",
     ),
     Probe("nilfs2", ((0x406, b"\x34\x34"),), _IDENTIFIED + "others", identify="identify_nilfs2"),
     Probe("exfat", ((3, b"EXFAT   "),), "exfat"),

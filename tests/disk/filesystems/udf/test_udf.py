@@ -100,6 +100,17 @@ def test_reserve_sequence_and_last_anchor(filled: bytes) -> None:
         assert filesystem.exists("/size-4096")
 
 
+def test_sequences_without_end(filled: bytes) -> None:
+    """Where both are damaged, what comes before the damage counts, as with Linux."""
+    data = bytearray(filled)
+    terminators = _descriptors(filled, 8)
+    assert len(terminators) >= 2
+    for terminator in terminators:
+        data[terminator : terminator + 16] = b"\xa5" * 16
+    with FileSystem.detect(MemoryDevice(data)) as filesystem:
+        assert filesystem.exists("/size-4096")
+
+
 def test_prevailing_descriptor(filled: bytes) -> None:
     """Of partition descriptors of one number that with the higher sequence number counts, wherever it stands."""
     first = _descriptors(filled, PARTITION)[0]

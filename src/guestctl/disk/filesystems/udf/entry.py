@@ -60,10 +60,15 @@ class FileEntry(NamedTuple):
         return start, length
 
     def device_numbers(self) -> int:
-        """Of the device specification among the extended attributes (4/14.10.7)."""
+        """Of the device specification among the extended attributes (4/14.10.7), without which there is no device."""
         start = L.EXTENDED_ENTRY_BYTES if self.extended else L.ENTRY_BYTES
         end = self.allocation()[0]
         at = start + L.ATTRIBUTES_BYTES
+        if at <= end:
+            identifier, *_, location = L.TAG.unpack_from(self.data, start)
+            if (identifier, location) != (L.ATTRIBUTE_HEADER, self.block):
+                message = f"descriptor {identifier} of block {location}"
+                raise InvalidFormat(message, structure="extended attributes", offset=self.offset + start)
         while at + L.DEVICE_NUMBERS.size <= end:
             kind, subtype, length = L.ATTRIBUTE.unpack_from(self.data, at)
             if (kind, subtype) == L.DEVICE_SPECIFICATION:
@@ -72,7 +77,7 @@ class FileEntry(NamedTuple):
             if length < L.ATTRIBUTE.size:
                 break
             at += length
-        return 0
+        raise InvalidFormat("no device specification", structure="extended attributes", offset=self.offset + start)
 
     def status(self, inode: int) -> PlainStat:
         """As Linux shows it."""

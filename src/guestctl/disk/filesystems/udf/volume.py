@@ -42,14 +42,16 @@ class Integrity(NamedTuple):
 
 
 class Volume:
-    """An open volume."""
+    """An open volume. A sequence of descriptors ends at one that is damaged, if that is `allowed`."""
 
-    def __init__(self, device: BlockDevice, anchor: Anchor, extent: tuple[int, int], *, verify: bool) -> None:
+    def __init__(
+        self, device: BlockDevice, anchor: Anchor, extent: tuple[int, int], *, verify: bool, allowed: bool
+    ) -> None:
         self.device = device
         self.block_size = anchor.block_size
         self.warnings: list[str] = []
         self._verify = verify
-        logical, self._descriptors = self._sequence(*extent)
+        logical, self._descriptors = self._sequence(*extent, allowed)
         block_size, file_set, maps_length, maps_count, *integrity = L.LOGICAL.unpack_from(logical)
         if block_size != self.block_size:
             message = f"blocks of {block_size} bytes where descriptors have {self.block_size}"
@@ -77,11 +79,11 @@ class Volume:
 
     # The volume descriptor sequence
 
-    def _sequence(self, length: int, start: int) -> tuple[bytes, dict[int, PartitionDescriptor]]:
+    def _sequence(self, length: int, start: int, allowed: bool) -> tuple[bytes, dict[int, PartitionDescriptor]]:
         """The prevailing logical volume descriptor, and the partition descriptors by their numbers."""
         logical: tuple[int, bytes] = (-1, b"")
         partitions: dict[int, tuple[int, PartitionDescriptor]] = {}
-        for identifier, data in self._sequence_descriptors(length, start):
+        for identifier, data in self._sequence_descriptors(length, start, allowed):
             (number,) = L.SEQUENCE_NUMBER.unpack_from(data)
             if identifier == L.LOGICAL_VOLUME and number >= logical[0]:
                 logical = number, data
@@ -94,11 +96,16 @@ class Volume:
             raise InvalidFormat("none", structure=_LOGICAL, offset=start * self.block_size)
         return logical[1], {own: found for own, (_, found) in partitions.items()}
 
-    def _sequence_descriptors(self, length: int, block: int) -> Iterator[tuple[int, bytes]]:
+    def _sequence_descriptors(self, length: int, block: int, allowed: bool) -> Iterator[tuple[int, bytes]]:
         end = block + length // self.block_size
         pointers = 0
         for _ in range(_MAX_BLOCKS):
-            found = self._block(block) if block < end else None
+            try:
+                found = self._block(block) if block < end else None
+            except InvalidFormat:
+                if not allowed:
+                    raise
+                return
             if found is None or found[0] == L.TERMINATING:
                 return
             block += 1
@@ -276,12 +283,17 @@ class Volume:
 
 
 def open_volume(device: BlockDevice, *, verify: bool) -> Volume:
-    """By the first anchor and sequence that lead to a file set. Raises as the first one that did not."""
+    """By the first anchor and sequence that lead to a file set; sequences in which nothing is damaged come first.
+
+    Raises as the first one that did not.
+    """
     first: GuestctlError | None = None
-    for anchor in find_anchors(device):
-        for extent in (anchor.main, anchor.reserve):
-            try:
-                return Volume(device, anchor, extent, verify=verify)
-            except GuestctlError as error:
-                first = first or error
+    anchors = list(find_anchors(device))
+    for allowed in (False, True):
+        for anchor in anchors:
+            for extent in (anchor.main, anchor.reserve):
+                try:
+                    return Volume(device, anchor, extent, verify=verify, allowed=allowed)
+                except GuestctlError as error:
+                    first = first or error
     raise first or InvalidFormat("none", structure="anchor volume descriptor pointer", offset=0)
