@@ -40,6 +40,7 @@ from guestctl.guestfs.mounting import Mounting
 from guestctl.guestfs.partitions import Partitions
 from guestctl.guestfs.refused import REFUSED, refusal
 from guestctl.guestfs.settings import Settings
+from guestctl.guestfs.superblocks import Superblocks
 from guestctl.guestfs.text import Text
 from guestctl.guestfs.volumes import Volumes
 from guestctl.guestfs.walking import Walking
@@ -81,6 +82,7 @@ class GuestFS(
     Details,
     Hives,
     Journals,
+    Superblocks,
     Walking,
     DiskImages,
     Availability,

@@ -180,7 +180,15 @@ class BlockDevices(Handle):
         identity = self._identity(device_of(mountable))
         return (identity.uuid or "") if identity else ""
 
-    get_e2label, get_e2uuid = vfs_label, vfs_uuid
+    @launched
+    def get_e2label(self, device: str) -> str:
+        """`vfs_label`."""
+        return self.vfs_label(device)
+
+    @launched
+    def get_e2uuid(self, device: str) -> str:
+        """`vfs_uuid`."""
+        return self.vfs_uuid(device)
 
     @launched
     def findfs_label(self, label: str) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 
 from guestctl.disk.filesystem import FileSystem
 from guestctl.guestfs.calls import GuestFSError, launched
-from guestctl.guestfs.handle import Handle
+from guestctl.guestfs.walking import Walking
 
 _TOP_LEVEL = 5  # the id of the subvolume that holds all others
 
 
-class Details(Handle):
+class Details(Walking):
     """``btrfs_…`` and ``ntfs_…``, as far as they read."""
 
     @launched
@@ -34,6 +34,25 @@ class Details(Handle):
         return self._btrfs(fs).subvolume_id or _TOP_LEVEL
 
     @launched
+    def btrfs_subvolume_show(self, subvolume: str) -> Any:
+        """``Name``, ``UUID``, ``Subvolume ID`` and so on of the subvolume that is mounted at a path."""
+        filesystem = self._btrfs(subvolume)
+        for one in filesystem.subvolumes():
+            if one.id == filesystem.subvolume_id:
+                return self._hash(
+                    {
+                        "Name": (one.path or "").rpartition("/")[2],
+                        "UUID": one.uuid or "-",
+                        "Parent UUID": one.parent_uuid or "-",
+                        "Subvolume ID": str(one.id),
+                        "Generation": str(one.generation),
+                        "Parent ID": str(one.parent_id),
+                        "Flags": "readonly" if one.read_only else "-",
+                    }
+                )
+        return self._hash({"Name": "<FS_TREE>", "UUID": filesystem.uuid or "-", "Subvolume ID": str(_TOP_LEVEL)})
+
+    @launched
     def btrfs_filesystem_sync(self, fs: str) -> None:
         """Nothing, for a Btrfs: it is only read."""
         self._btrfs(fs)
@@ -50,6 +69,13 @@ class Details(Handle):
         if filesystem.type != "btrfs":
             raise GuestFSError(f"{mountable}: not a Btrfs", errno.EINVAL)
         return filesystem
+
+    @launched
+    def ntfscat_i(self, device: str, inode: int, filename: str) -> None:
+        """Write the content of the file with a record number of the MFT to the host's `filename`."""
+        if self._filesystem(device).type != "ntfs":
+            raise GuestFSError(f"{device}: not an NTFS", errno.EINVAL)
+        self.download_inode(device, inode, filename)
 
     @launched
     def ntfs_3g_probe(self, rw: bool, device: str) -> int:

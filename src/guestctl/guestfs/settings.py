@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -43,20 +44,32 @@ def _number(name: str, text: str) -> int:
         raise GuestFSError(f"non-numeric or too small value for {name}", errno.EINVAL) from None
 
 
-def _setting(name: str, default: T) -> tuple[Callable[[Handle], T], Callable[[Handle, T], None]]:
-    """``get_NAME`` and ``set_NAME``."""
+def _setting(
+    name: str, default: T, argument: str | None = None
+) -> tuple[Callable[[Handle], T], Callable[[Handle, T | None], None]]:
+    """``get_NAME`` and ``set_NAME``, whose `argument` is called otherwise where libguestfs calls it so."""
+    argument = argument or name.replace("_", "")
 
     def get(self: Handle) -> T:
         value: T = self._settings.get(name, default)
         return value
 
-    def set(self: Handle, value: T) -> None:
+    def set(self: Handle, /, *args: T | None, **named: T | None) -> None:
+        bound = signature.bind(self, *args, **named)
+        value = bound.arguments[argument]
         self._settings[name] = default if value is None else value
 
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    annotation = type(default).__name__
+    signature = inspect.Signature(
+        [inspect.Parameter("self", kind), inspect.Parameter(argument, kind, annotation=annotation)]
+    )
     get.__name__, set.__name__ = f"get_{name}", f"set_{name}"
     get.__doc__ = f"What ``set_{name}`` set; {default!r} otherwise."
     set.__doc__ = f"Set what ``get_{name}`` gives; None is the default."
-    return call(get), call(set)
+    setter = call(set)
+    setter.__signature__ = signature  # type: ignore[attr-defined]
+    return call(get), setter
 
 
 class Settings(Handle):
@@ -64,14 +77,14 @@ class Settings(Handle):
 
     get_autosync, set_autosync = _setting("autosync", True)
     get_backend, set_backend = _setting("backend", "guestctl")
-    get_backend_settings, set_backend_settings = _setting("backend_settings", list[str]())
+    get_backend_settings, set_backend_settings = _setting("backend_settings", list[str](), "settings")
     get_cachedir, set_cachedir = _setting("cachedir", "/var/tmp")
     get_direct, set_direct = _setting("direct", False)
     get_hv, set_hv = _setting("hv", "")
     get_identifier, set_identifier = _setting("identifier", "")
     get_memsize, set_memsize = _setting("memsize", 1280)
     get_network, set_network = _setting("network", False)
-    get_path, set_path = _setting("path", "")
+    get_path, set_path = _setting("path", "", "searchpath")
     get_pgroup, set_pgroup = _setting("pgroup", False)
     get_program, set_program = _setting("program", os.path.basename(sys.argv[0] if sys.argv else "python"))
     get_recovery_proc, set_recovery_proc = _setting("recovery_proc", True)

@@ -23,18 +23,18 @@ class Volumes(Handle):
 
     # LVM2
 
-    def _groups(self) -> dict[str, VolumeGroup]:
+    def _groups(self) -> list[VolumeGroup]:
         from guestctl.disk.volumes.lvm2.group import newest
         from guestctl.disk.volumes.lvm2.physical import read_physical_volume
 
         volumes = [read_physical_volume(name, self._device(name)) for name in self.pvs()]
-        return {group.name: group for group in sorted(newest(volumes, []), key=lambda group: group.name)}
+        return sorted(newest(volumes, []), key=lambda group: group.name)
 
     def _group(self, name: str) -> VolumeGroup:
-        groups = self._groups()
-        if name not in groups:
-            raise GuestFSError(f'Volume group "{name}" not found', errno.ENOENT)
-        return groups[name]
+        for group in self._groups():
+            if group.name == name:
+                return group
+        raise GuestFSError(f'Volume group "{name}" not found', errno.ENOENT)
 
     @launched
     def pvs(self) -> list[str]:
@@ -44,12 +44,12 @@ class Volumes(Handle):
     @launched
     def vgs(self) -> list[str]:
         """The names of the volume groups."""
-        return list(self._groups())
+        return [group.name for group in self._groups()]
 
     @launched
     def lvs(self) -> list[str]:
         """The logical volumes, as /dev/VG/LV."""
-        return sorted(f"/dev/{group.name}/{name}" for group in self._groups().values() for name in group.visible())
+        return sorted(f"/dev/{group.name}/{name}" for group in self._groups() for name in group.visible())
 
     @launched
     def is_lv(self, mountable: str) -> bool:
