@@ -130,7 +130,7 @@ def _grep(regex: bytes, content: bytes, *flags: str) -> list[bytes] | None:
     """What grep(1) finds, or None where it refuses the expression."""
     words: list[bytes | str] = ["grep", *flags, "-e", regex]
     done = subprocess.run(words, input=content, capture_output=True, env={**os.environ, "LC_ALL": "C"})
-    return None if done.returncode == 2 else done.stdout.splitlines()
+    return None if done.returncode == 2 else done.stdout.split(b"\n")[:-1]
 
 
 _LINES = [
@@ -267,3 +267,23 @@ def test_fuzz() -> None:
 def test_grep_takes_what_begins_with_a_dash_for_a_pattern(handle: guestfs.GuestFS) -> None:
     assert handle.grep("--help", "/1000") == []
     assert hashlib.md5(handle.read_file("/1000"), usedforsecurity=False).hexdigest() == handle.checksum("md5", "/1000")
+
+
+def test_lists_have_bounds(handle: guestfs.GuestFS, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guestctl.guestfs.files.MAX_LINES", 100)
+    monkeypatch.setattr("guestctl.guestfs.text.MAX_LINES", 100)
+    for name, *args in (("read_lines", "/300000"), ("strings", "/300000"), ("tail_n", 200, "/300000")):
+        with pytest.raises(RuntimeError, match="more than 100 lines"):
+            getattr(handle, name)(*args)
+
+
+def test_grep_of_a_file_that_is_read_in_pieces(
+    handle: guestfs.GuestFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = handle.read_file("/300000").replace(b"\0", b"") + b"no end"
+    monkeypatch.setattr(handle, "_content", lambda path: MemoryDevice(content))
+    monkeypatch.setattr("guestctl.guestfs.text._STEP_BYTES", 5000)
+    for regex in ("text", "^t", "end$", ""):
+        expected = _grep(regex.encode(), content)
+        assert expected is not None
+        assert handle.grep(regex, "/x") == [line.decode("utf-8", "surrogateescape") for line in expected]

@@ -38,6 +38,7 @@ _CAP_NAMES = re.findall(
     "mac_admin syslog wake_alarm block_suspend audit_read perfmon bpf checkpoint_restore",
 )
 
+_WITHOUT_XATTRS = ("exfat", "iso9660", "udf", "vfat")
 # chattr(1)'s letters of i_flags that the kernel shows (EXT4_FL_USER_VISIBLE).
 _EXT_FLAGS = {
     0x1: "s", 0x2: "u", 0x4: "c", 0x8: "S", 0x10: "i", 0x20: "a", 0x40: "d", 0x80: "A", 0x800: "E", 0x1000: "I",
@@ -100,6 +101,7 @@ class Attributes(Paths):
         if acltype not in ("access", "default"):
             raise GuestFSError(f"invalid acltype parameter: {acltype}", errno.EINVAL)
         status = self._status(path)
+        self._check_has_xattrs(path)
         value = self._tree.xattrs(path).get(f"system.posix_acl_{acltype}")
         if value is not None:
             return _acl_text(value)
@@ -112,8 +114,13 @@ class Attributes(Paths):
     @launched
     def cap_get_file(self, path: str) -> str:
         """The capabilities of a file; empty where it has none."""
-        value = self._tree.xattrs(self._path(path)).get("security.capability")
+        self._check_has_xattrs(self._path(path))
+        value = self._tree.xattrs(path).get("security.capability")
         return "" if value is None else _capabilities_text(value)
+
+    def _check_has_xattrs(self, path: str) -> None:
+        if self._mounted_at(path)[2].type in _WITHOUT_XATTRS:
+            raise OSError(errno.ENOTSUP, "Operation not supported", path)
 
     @launched
     def get_e2attrs(self, file: str) -> str:

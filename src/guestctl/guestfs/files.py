@@ -9,8 +9,9 @@ from guestctl.block import BlockDevice
 from guestctl.guestfs.calls import GuestFSError, launched
 from guestctl.guestfs.paths import Paths
 
-# What is given as one value must fit in memory.
+# What is given as one value must fit in memory; a string in a list takes some 60 bytes besides its own.
 MAX_BYTES = 2 << 30
+MAX_LINES = 10_000_000
 _PIECE_BYTES = 256 << 10
 
 
@@ -35,6 +36,7 @@ class Files(Paths):
     def read_lines(self, path: str) -> list[str]:
         """The lines of a file without LF or CRLF at their ends; each ends at its first zero byte."""
         content = whole(self._content_or_device(path), path)
+        check_lines(content)
         lines = content.removesuffix(b"\n").split(b"\n") if content else []
         return [text(line.removesuffix(b"\r")) for line in lines]
 
@@ -135,8 +137,15 @@ def text(content: bytes) -> str:
     return content.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
+def check_lines(content: bytes) -> None:
+    """Refuse more lines than may be in a list."""
+    if content.count(b"\n") > MAX_LINES:
+        raise GuestFSError(f"more than {MAX_LINES} lines", errno.EFBIG)
+
+
 def text_lines(content: bytes) -> list[str]:
     """The lines of what a command would print."""
+    check_lines(content)
     lines = text(content).split("\n")
     return lines if lines[-1] else lines[:-1]
 

@@ -6,17 +6,21 @@ import errno
 import os
 import re
 import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-from guestctl.block import BlockDevice
+from guestctl.block import BlockDevice, MemoryDevice
 from guestctl.core.errors import InvalidFormat, UnsupportedFeature
 from guestctl.guestfs.calls import GuestFSError, launched
-from guestctl.guestfs.files import MAX_BYTES, text, whole
+from guestctl.guestfs.files import MAX_BYTES, MAX_LINES, text, whole
 from guestctl.guestfs.paths import Paths
 
 _GZIP, _COMPRESS = b"\x1f\x8b", b"\x1f\x9d"
 # grep(1) reads so much at once, and gives up where there is a zero byte in it.
 _GREP_BYTES = 96 << 10
+_STEP_BYTES = 40 * _GREP_BYTES
+_MAX_LINE_BYTES = 64 << 20
 # A dump is five times as large as what it shows.
 _MAX_DUMP_BYTES = 64 << 20
 _STRINGS = {
@@ -54,15 +58,14 @@ class Text(Paths):
         if extended and fixed:
             raise GuestFSError("can't use 'extended' and 'fixed' flags at the same time", errno.EINVAL)
         device = self._content(path)
-        content = _gunzip(device, path) if compressed else whole(device, path)
-        lines = _lines_of_text(content)
-        pattern = regex.encode("utf-8", "surrogateescape")
-        if fixed:
-            return [text(line) for line in _with_text(lines, pattern, bool(insensitive))]
-        from guestctl.guestfs.patterns import Pattern
-
-        found = Pattern(pattern, extended=bool(extended), insensitive=bool(insensitive)).matching(lines)
-        return [text(line) for line in found]
+        if compressed:
+            device = MemoryDevice(_gunzip(device, path))
+        matching = _matcher(regex, bool(extended), bool(fixed), bool(insensitive))
+        found: list[str] = []
+        for lines in _lines_of_text(device):
+            found += map(text, matching(lines))
+            _check_count(found)
+        return found
 
     grep_opts = grep
 
@@ -134,8 +137,11 @@ class Text(Paths):
         if encoding not in _STRINGS:
             raise GuestFSError(f"{encoding}: invalid encoding", errno.EINVAL)
         first, step = _STRING_CHARACTERS[encoding]
-        found = re.findall(_STRINGS[encoding], whole(self._content(path), path))
-        return [text(one[first::step]) for one in found]
+        found: list[str] = []
+        for one in re.finditer(_STRINGS[encoding], whole(self._content(path), path)):
+            found.append(text(one[0][first::step]))
+            _check_count(found)
+        return found
 
     @launched
     def wc_c(self, path: str) -> int:
@@ -145,16 +151,14 @@ class Text(Paths):
     @launched
     def wc_l(self, path: str) -> int:
         """How many newlines a file has."""
-        device = self._content(path)
-        return sum(bytes(buffer).count(b"\n") for buffer in device.buffers(0, device.size))
+        return sum(content.count(b"\n") for content in _without_holes(self._content(path)))
 
     @launched
     def wc_w(self, path: str) -> int:
         """How many words a file has: between blanks, with a printable ASCII character in them."""
-        device = self._content(path)
         words, inside = 0, False
-        for buffer in device.buffers(0, device.size):
-            seen = bytes(buffer).translate(None, _UNSEEN)
+        for content in _without_holes(self._content(path)):
+            seen = content.translate(None, _UNSEEN)
             words += len(seen.split()) - (inside and seen[:1] not in _SPACES_OR_NONE)
             inside = seen[-1:] not in _SPACES_OR_NONE if seen else inside
         return words
@@ -171,16 +175,47 @@ class Text(Paths):
 _SPACES_OR_NONE = (b"", *(bytes([byte]) for byte in _SPACES))
 
 
-def _lines_of_text(content: bytes) -> list[bytes]:
+def _without_holes(device: BlockDevice) -> Iterator[bytes]:
+    """The bytes in order, but for zeros that are in no block."""
+    return (bytes(buffer) for run, buffer in device.chunks(0, device.size) if run.source is not None)
+
+
+def _check_count(found: list[str]) -> None:
+    if len(found) > MAX_LINES:
+        raise GuestFSError(f"more than {MAX_LINES} lines", errno.EFBIG)
+
+
+def _lines_of_text(device: BlockDevice) -> Iterator[list[bytes]]:
     """The lines that come before grep(1) takes a file for binary."""
-    zero = content.find(b"\0")
-    if zero >= 0:
-        content = content[: content.rfind(b"\n", 0, zero // _GREP_BYTES * _GREP_BYTES) + 1]
-    lines = content.split(b"\n")
-    return lines if lines[-1] else lines[:-1]
+    rest = b""
+    for at in range(0, device.size, _STEP_BYTES):
+        piece = bytes(device.read(at, min(_STEP_BYTES, device.size - at)))
+        zero = piece.find(b"\0")
+        if zero >= 0:
+            piece = piece[: zero // _GREP_BYTES * _GREP_BYTES]
+            yield (rest + piece).split(b"\n")[:-1]
+            return
+        lines = piece.split(b"\n")
+        lines[0] = rest + lines[0]
+        rest = lines.pop()
+        if len(rest) > _MAX_LINE_BYTES:
+            raise InvalidFormat(f"a line of more than {_MAX_LINE_BYTES} bytes", structure="text", offset=at)
+        yield lines
+    if rest:
+        yield [rest]
 
 
-def _with_text(lines: list[bytes], pattern: bytes, insensitive: bool) -> list[bytes]:
+def _matcher(regex: str, extended: bool, fixed: bool, insensitive: bool) -> Callable[[list[bytes]], list[bytes]]:
+    """What picks the lines that match."""
+    pattern = regex.encode("utf-8", "surrogateescape")
+    if fixed:
+        return partial(_with_text, pattern, insensitive)
+    from guestctl.guestfs.patterns import Pattern
+
+    return Pattern(pattern, extended=extended, insensitive=insensitive).matching
+
+
+def _with_text(pattern: bytes, insensitive: bool, lines: list[bytes]) -> list[bytes]:
     wanted = [one.lower() if insensitive else one for one in pattern.split(b"\n")]
     return [line for line in lines if any(one in (line.lower() if insensitive else line) for one in wanted)]
 
