@@ -114,7 +114,7 @@ class Downloads(Paths):
         if not (self.is_file(path) or self.is_dir(path)):
             raise GuestFSError(f"'{path}' is not a file or directory", errno.ENOENT)
         errors: list[WalkError] = []
-        copy_out(self._tree, path, localdir, keep=self._machine.image_files(), onerror=errors.append)
+        copy_out(self._tree, path, localdir, keep=self._images(), onerror=errors.append)
         if errors:
             raise errors[0].error
 

@@ -62,13 +62,15 @@ class Paths(Handle):
                 raise GuestFSError(f"names: '{name}' is not a file name", errno.EINVAL)
         return self._path(path).rstrip("/") + "/"
 
+    def _images(self) -> list[str]:
+        """The host's files that the disks are read from."""
+        return [image for image in self._machine.image_files() if os.path.exists(image)]
+
     @contextmanager
     def _host_file(self, filename: str) -> Iterator[IO[bytes]]:
         """A file of the host, to be written anew; never an image of this handle."""
-        if os.path.exists(filename):
-            for image in self._machine.image_files():
-                if os.path.exists(image) and os.path.samefile(filename, image):
-                    raise OSError(errno.EBUSY, "is an image that is being read", filename)
+        if os.path.exists(filename) and any(os.path.samefile(filename, image) for image in self._images()):
+            raise OSError(errno.EBUSY, "is an image that is being read", filename)
         with open(filename, "wb", buffering=0) as stream:
             yield stream
 
