@@ -17,6 +17,8 @@ from typing import Any
 from guestctl.block import BlockDevice
 from guestctl.core.errors import GuestctlError
 from guestctl.detectors.linux.architecture import elf_architecture
+from guestctl.detectors.linux.initramfs.compression import decoder
+from guestctl.detectors.linux.initramfs.cpio import is_cpio
 from guestctl.guestfs.calls import GuestFSError, launched
 from guestctl.guestfs.paths import Paths, write_all
 
@@ -172,12 +174,9 @@ def _beginning(decoder: Any, content: bytes) -> bytes:
 def _architecture(device: BlockDevice) -> str | None:
     head = bytes(device.read(0, min(device.size, _HEAD_BYTES)))
     found = _program_architecture(head)
-    if found or not head:
-        return found
-    try:
-        return _module_architecture(device, head) or _initrd_architecture(device)
-    except GuestctlError:
-        return None
+    if found is None and head:
+        found = _module_architecture(device, head)
+    return _initrd_architecture(device) if found is None and _may_be_initrd(head) else found
 
 
 def _program_architecture(head: bytes) -> str | None:
@@ -206,6 +205,13 @@ def _module_architecture(device: BlockDevice, head: bytes) -> str | None:
         except zstandard.ZstdError:
             return None
     return None
+
+
+def _may_be_initrd(head: bytes) -> bool:
+    try:
+        return is_cpio(head) or decoder(head[:10], 0) is not None
+    except GuestctlError:
+        return False
 
 
 def _initrd_architecture(device: BlockDevice) -> str | None:
