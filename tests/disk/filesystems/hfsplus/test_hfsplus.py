@@ -270,6 +270,19 @@ def test_damaged_files_fail_alone(filled: bytes, place: int, value: bytes, messa
             filesystem.read_bytes("/size-300000")
 
 
+def test_links_that_lead_nowhere(filled: bytes) -> None:
+    with FileSystem.detect(MemoryDevice(filled)) as filesystem:
+        catalog = filesystem._catalog  # type: ignore[attr-defined]
+        link: bytes = next(record.data for name, record in catalog.children(2) if name == "hard")
+        content = filesystem.read_bytes("/fragmented")
+    data = filled.replace(link, link[:44] + struct.pack(">I", 99999) + link[48:])
+    with FileSystem.detect(MemoryDevice(data)) as filesystem:
+        assert "hard" in filesystem.listdir("/") and "size-1" in filesystem.listdir("/")
+        with pytest.raises(InvalidFormat, match="iNode99999"):
+            filesystem.stat("/hard")
+        assert filesystem.read_bytes("/links/hard") == content
+
+
 def test_free_ranges(filled: bytes) -> None:
     data = bytearray(filled)
     with FileSystem.detect(MemoryDevice(filled)) as filesystem:

@@ -102,18 +102,21 @@ class HfsPlusFileSystem(FileSystem[int]):
         folders = (self._private_folder, self._catalog.record(self.root))
         return {folder.created for folder in folders if folder is not None}
 
+    def _is_link(self, record: Record) -> bool:
+        return record.is_hard_link and self._private_folder is not None and record.created in self._link_dates
+
     def _resolved(self, record: Record) -> Record:
-        """The file that a hard link stands for."""
-        if not record.is_hard_link or self._private_folder is None or record.created not in self._link_dates:
+        """The file that a hard link stands for; the link itself where that is not there."""
+        if not self._is_link(record) or self._private_folder is None:
             return record
         place = self._places(self._private_folder).get(self._key(f"iNode{record.special}"))
-        if place is None:
-            message = f"hard link to iNode{record.special}, which is not there"
-            raise InvalidFormat(message, structure="catalog record", offset=record.place)
-        return self._catalog.record(place)
+        return record if place is None else self._catalog.record(place)
 
     def _record(self, node: int, kind: int = 0, error: int = 0) -> Record:
         record = self._catalog.record(node)
+        if self._is_link(record):
+            message = f"a hard link to iNode{record.special}, which is not there"
+            raise InvalidFormat(message, structure="catalog record", offset=node)
         if kind and stat.S_IFMT(record.mode) != kind:
             raise OSError(error, os.strerror(error))
         return record
