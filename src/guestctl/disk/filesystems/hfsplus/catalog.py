@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from guestctl.core.errors import InvalidFormat
@@ -56,13 +56,13 @@ class Catalog:
         return bool(self._tree.key_compare == L.COMPARE_BINARY)
 
     def root(self) -> tuple[str, Record]:
-        """The volume's name and its root folder."""
-        for name, record in self.children(L.ROOT_PARENT):
+        """The volume's name, as it is, and its root folder."""
+        for name, record in self.children(L.ROOT_PARENT, lambda data: data.decode("utf-16-be", "replace")):
             if record.id == L.ROOT_FOLDER and record.kind == L.FOLDER_RECORD:
                 return name, record
         raise InvalidFormat("no root folder", structure=_STRUCTURE, offset=0)
 
-    def children(self, folder: int) -> Iterator[tuple[str, Record]]:
+    def children(self, folder: int, show: Callable[[bytes], str] = shown_name) -> Iterator[tuple[str, Record]]:
         """(name, record) of what a folder holds, in the catalog's order."""
         for key, data, place in self._tree.scan_places((folder, 1)):
             if catalog_order(key)[0] != folder:
@@ -71,7 +71,7 @@ class Catalog:
             name = key[L.CATALOG_KEY.size : L.CATALOG_KEY.size + length]
             if len(name) != length:
                 raise InvalidFormat(f"a name of {length} bytes", structure=_STRUCTURE, offset=place)
-            yield shown_name(name), parse_record(data, place)
+            yield show(name), parse_record(data, place)
 
     def record(self, place: int) -> Record:
         return parse_record(self._tree.record(place)[1], place)

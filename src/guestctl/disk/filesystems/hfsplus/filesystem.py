@@ -34,8 +34,9 @@ class HfsPlusFileSystem(FileSystem[int]):
 
     type = "hfsplus"
 
-    def __init__(self, header: Header, warnings: list[str]) -> None:
+    def __init__(self, header: Header, warnings: list[str], *, is_wrapped: bool = False) -> None:
         self.warnings = warnings
+        self._is_wrapped = is_wrapped
         self._header = header
         self.uuid = header.uuid
         self.block_size = header.block_size
@@ -67,8 +68,11 @@ class HfsPlusFileSystem(FileSystem[int]):
         return Usage(self.size, self.size - free, free)
 
     def free_ranges(self) -> Iterator[tuple[int, int]]:
-        if not self._header.attributes & L.ATTRIBUTE_UNMOUNTED:
+        header = self._header
+        if header.is_alternate or not header.attributes & L.ATTRIBUTE_UNMOUNTED:
             raise UnsupportedFeature("the free blocks of a volume that was not unmounted", feature="free blocks")
+        if self._is_wrapped:
+            raise UnsupportedFeature("the free blocks of a volume in an HFS wrapper", feature="free blocks")
         fork = self._forks.open(self._header.fork(L.ALLOCATION_FORK), L.ALLOCATION_FILE)
         if fork.size * 8 < self._header.blocks:
             raise InvalidFormat(f"{fork.size} bytes", structure="allocation file", offset=0)
@@ -247,4 +251,5 @@ def open_filesystem(device: BlockDevice, options: Options = Options()) -> HfsPlu
     if volume is None:
         raise InvalidFormat("no volume header", structure="volume header", offset=L.HEADER_OFFSET)
     warnings: list[str] = []
-    return HfsPlusFileSystem(replayed(read_header(volume), warnings), warnings)
+    header = replayed(read_header(volume), warnings)
+    return HfsPlusFileSystem(header, warnings, is_wrapped=volume is not device)
