@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
+from struct import unpack
 
 from guestctl.block import BlockDevice
 from guestctl.block.device import Extent, MappedDevice
@@ -75,9 +75,7 @@ class VirtualPartition(Partition):
     """Blocks whose places the virtual allocation table tells, in the physical partition of the same number."""
 
     def __init__(self, physical: Partition, table: bytes) -> None:
-        self._entries = array("I", table[: len(table) // 4 * 4])
-        if self._entries.itemsize != 4:
-            raise AssertionError("array's I has 4 bytes")
+        self._entries = unpack(f"<{len(table) // 4}I", table[: len(table) // 4 * 4])
         super().__init__(physical.device, physical.block_size, len(self._entries) * physical.block_size)
         self._physical = physical
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from struct import unpack_from
 from typing import NamedTuple
 
 from guestctl.block import BlockDevice
@@ -147,8 +148,8 @@ class Volume:
             files, directories, revision = L.INTEGRITY_USE.unpack_from(data, use)
         if revision > L.MAX_READ_REVISION:
             raise UnsupportedFeature(f"UDF {revision >> 8:x}.{revision & 0xFF:02x}", feature="UDF after 2.60")
-        free = memoryview(data)[L.INTEGRITY_TABLES_OFFSET : L.INTEGRITY_TABLES_OFFSET + 4 * count].cast("I")
-        return Integrity(kind == L.INTEGRITY_OPEN, tuple(free), files, directories)
+        free = unpack_from(f"<{count}I", data, L.INTEGRITY_TABLES_OFFSET)
+        return Integrity(kind == L.INTEGRITY_OPEN, free, files, directories)
 
     # Partitions
 
