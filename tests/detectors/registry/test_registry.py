@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
 import os
 import random
 import re
@@ -10,7 +9,6 @@ import shutil
 import struct
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from guestctl.block import MemoryDevice
 from guestctl.core.errors import GuestctlError, InvalidFormat
 from guestctl.detectors.registry import Hive
 from memory_filesystem import MemoryFileSystem
+from registry_hives import Load, load_hive
 
 CLEAN = (
     "BCD",
@@ -29,17 +28,12 @@ CLEAN = (
     "hivex-special",
     "hivex-rlenvalue_test_hive",
 )
-Load = Callable[[str], bytes]
 Export = dict[str, list[tuple[str, int, str]]]  # path -> (name, type, data in hex)
 
 
 @pytest.fixture(scope="module")
 def load(shared: Path) -> Load:
-    def _load(name: str) -> bytes:
-        path = shared / "registry" / name
-        return path.read_bytes() if path.exists() else lzma.decompress(path.with_name(f"{name}.xz").read_bytes())
-
-    return _load
+    return load_hive(shared)
 
 
 def _ours(hive: Hive) -> Export:

@@ -13,6 +13,7 @@ a hive that was not flushed              its transaction logs are replayed in me
                                          (``DIRT``) and the new one (``HvLE``), one log or two
 damaged hives                            read as far as they go: what is damaged fails alone, by its offset
 volatile keys                            not in a file, and not shown
+changes                                  in memory (`editor.HiveEditor`), all of them; written as a clean hive
 =======================================  ==================================================================
 """
 

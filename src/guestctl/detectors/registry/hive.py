@@ -27,6 +27,7 @@ class Hive:
             device, base, count = replay(device, base, logs)
             self.warnings.append(f"log replayed: {count} writes" if count else "not flushed, and no log to replay")
         self.device = device  # with what was replayed
+        self.base = base
         self.root = Key(Cells(device, base.bins_bytes, base.minor), base.root)
 
     @classmethod

@@ -59,7 +59,7 @@ class Key:
             self._value_count,
             self._values,
             _security,
-            self._class_offset,
+            self.class_offset,
             name_bytes,
             self._class_bytes,
         ) = L.KEY.unpack_from(cell)
@@ -77,9 +77,9 @@ class Key:
     @property
     def class_name(self) -> str | None:
         """What a key hides there: parts of the system key, in SYSTEM."""
-        if self._class_offset == L.NONE or not self._class_bytes:
+        if self.class_offset == L.NONE or not self._class_bytes:
             return None
-        cell = self._cells.read(self._class_offset, self._class_bytes, "class name")
+        cell = self._cells.read(self.class_offset, self._class_bytes, "class name")
         return _decode(cell[: self._class_bytes], compressed=False)
 
     def subkeys(self, *, errors: list[InvalidFormat] | None = None) -> Iterator[Key]:

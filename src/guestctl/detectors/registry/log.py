@@ -43,10 +43,11 @@ def parse_base_block(block: bytes) -> BaseBlock | None:
     if signature != L.BASE_MAGIC or major != 1:
         return None
     stored = int.from_bytes(block[L.BASE_CHECKSUM_OFFSET : L.BASE_CHECKSUM_OFFSET + 4], "little")
-    return BaseBlock(primary, secondary, minor, kind, root, size, stored == _checksum(block))
+    return BaseBlock(primary, secondary, minor, kind, root, size, stored == checksum(block))
 
 
-def _checksum(block: bytes) -> int:
+def checksum(block: bytes) -> int:
+    """The checksum that a base block has to have."""
     words = memoryview(block[: L.BASE_CHECKED_BYTES]).cast("I")
     result = 0
     for word in words:
@@ -90,7 +91,9 @@ def _replay_new(hive: BlockDevice, base: BaseBlock, logs: list[list[_Entry]]) ->
         count += 1
     if not count:
         return hive, base, 0
-    return _patched(hive, size, pages), base._replace(bins_bytes=size), count
+    past = max(entry.sequence for entries in logs for entry in entries) + 1
+    done = base._replace(bins_bytes=size, primary=past, secondary=past)
+    return _patched(hive, size, pages), done, count
 
 
 def _patched(hive: BlockDevice, bins_bytes: int, pages: Sequence[tuple[int, bytes]]) -> BlockDevice:
