@@ -7,12 +7,12 @@ from typing import Any
 
 from guestctl.disk.filesystem import FileSystem
 from guestctl.guestfs.calls import GuestFSError, launched
-from guestctl.guestfs.walking import Walking
+from guestctl.guestfs.downloads import Downloads
 
 _TOP_LEVEL = 5  # the id of the subvolume that holds all others
 
 
-class Details(Walking):
+class Details(Downloads):
     """``btrfs_…`` and ``ntfs_…``, as far as they read."""
 
     @launched

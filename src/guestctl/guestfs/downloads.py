@@ -65,15 +65,17 @@ class Downloads(Paths):
 
     @launched
     def download_inode(self, device: str, inode: int, filename: str) -> None:
-        """`download` of a file of ext2, ext3 or ext4 by its inode number; it need not be mounted."""
+        """`download` of a regular file by its inode number; its filesystem need not be mounted."""
         if inode < 0:
             raise GuestFSError("inode must be >= 0", errno.EINVAL)
         filesystem = self._filesystem(device)
-        if not filesystem.type.startswith("ext"):
-            raise UnsupportedFeature(f"files of {filesystem.type} by their numbers", feature=filesystem.type)
-        if not filesystem.node_stat(inode).is_file():
+        walked = filesystem.find("/", onerror=lambda error: None)
+        node, status = next(((node, status) for _, node, status in walked if status.st_ino == inode), (None, None))
+        if status is None:
+            raise OSError(errno.ENOENT, "no file has this number", f"{device}: inode {inode}")
+        if not status.is_file():
             raise OSError(errno.EINVAL, "not a regular file", f"{device}: inode {inode}")
-        content = filesystem.node_data(inode)
+        content = filesystem.node_data(node)
         with self._host_file(filename) as stream:
             self._download(content, 0, content.size, stream)
 

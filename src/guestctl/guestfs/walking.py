@@ -10,7 +10,6 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
-from guestctl.block import BlockDevice
 from guestctl.disk.stat import FileStat
 from guestctl.guestfs.calls import GuestFSError, launched
 from guestctl.guestfs.handle import Handle
@@ -29,7 +28,7 @@ _NS = 1_000_000_000
 
 
 class Walking(Handle):
-    """``filesystem_walk``, ``find_inode``, ``download_inode``, and ``yara_…``, which needs the package yara-python."""
+    """``filesystem_walk``, ``find_inode``, and ``yara_…``, which needs the package yara-python."""
 
     _rules: Any = None
 
@@ -42,16 +41,6 @@ class Walking(Handle):
     def find_inode(self, device: str, inode: int) -> list[dict[str, Any]]:
         """Those of `filesystem_walk` with an inode number."""
         return [found for found in self._walked(device) if found["tsk_inode"] == inode]
-
-    @launched
-    def download_inode(self, device: str, inode: int, filename: str) -> None:
-        """Write the content of the file with an inode number to the host's `filename`."""
-        filesystem = self._filesystem(device)
-        for _, node, status in filesystem.find("/"):
-            if status.st_ino == inode and status.is_file():
-                _save(filesystem.node_data(node), filename)
-                return
-        raise GuestFSError(f"{inode}: no file has this inode number", errno.ENOENT)
 
     def _walked(self, device: str) -> Iterator[dict[str, Any]]:
         filesystem = self._filesystem(device)
@@ -105,12 +94,6 @@ def _entry(name: str, status: FileStat, target: str) -> dict[str, Any]:
         "tsk_link": target,
         "tsk_spare1": 0,
     }
-
-
-def _save(device: BlockDevice, filename: str) -> None:
-    with open(filename, "wb") as file:
-        for buffer in device.buffers(0, device.size):
-            file.write(buffer)
 
 
 def _yara() -> Any:
