@@ -10,27 +10,37 @@ from guestctl.guestfs import GuestFS
 from guestctl.guestfs.refused import REFUSED
 
 _OURS = ("last_errno", "last_error")  # of libguestfs's C interface, and not of its Python binding
+_COMPRESSIONS = "gzip, bzip2, xz"
+_MAGIC = "needs the package python-magic"
 _PARTLY = {
     "add_domain": "needs the package libvirt-python",
     "add_drive": "local files; other protocols are refused",
     "add_drive_opts": "local files; other protocols are refused",
     "blkid": "who it is and where its partition lies",
+    "compress_device_out": _COMPRESSIONS,
+    "compress_out": _COMPRESSIONS,
+    "download_blocks": "ext2, ext3, ext4",
     "download_inode": "files that are there",
+    "file": _MAGIC,
     "filesystem_walk": "files that are there",
     "find_inode": "files that are there",
+    **dict.fromkeys(("egrep", "egrepi", "grep", "grep_opts", "grepi"), "back-references are refused"),
+    **dict.fromkeys(("zegrep", "zegrepi", "zgrep", "zgrepi"), "back-references are refused"),
     "hivex_open": "`write` is refused",
     "inspect_get_icon": "always empty",
     "md_detail": "without the members, which `md_stat` gives",
     "mkmountpoint": "where no root filesystem is mounted",
     "mount": "read-only",
+    "mount_local": "read-only; mounted while `mount_local_run` runs",
     "mount_loop": "read-only",
     "mount_options": "read-only; of the options, `subvol`",
     "mount_vfs": "read-only; of the options, `subvol`",
     "remount": "`rw` is refused",
+    "tar_out": f"owners are numbers; {_COMPRESSIONS}",
+    "tar_out_opts": f"owners are numbers; {_COMPRESSIONS}",
     "user_cancel": "nothing can be under way",
-    "yara_destroy": "needs the package yara-python",
-    "yara_load": "needs the package yara-python",
-    "yara_scan": "needs the package yara-python",
+    **dict.fromkeys(("yara_destroy", "yara_load", "yara_scan"), "needs the package yara-python"),
+    "zfile": _MAGIC,
 }
 
 
