@@ -14,7 +14,8 @@ from guestctl.core.errors import (
 from guestctl.core.retry import retry
 from guestctl.core.types import DiskFormat, Firmware, GuestIdentity, GuestType
 from guestctl.detectors import GuestDetector
-from guestctl.disk import DiskReader, FileSystem, Partition, PartitionTable
+from guestctl.disk import DiskReader, FileSystem, LoopDevice, NbdDevice, Partition, PartitionTable
+from guestctl.guestfs import GuestFS, Guestfs
 from guestctl.machine import Machine
 
 __all__ = [
@@ -26,13 +27,17 @@ __all__ = [
     "FileSystem",
     "Firmware",
     "GuestDetector",
+    "GuestFS",
     "GuestIdentity",
     "GuestType",
     "GuestctlError",
+    "Guestfs",
     "InvalidFormat",
     "KeyRequired",
     "LocationRefused",
+    "LoopDevice",
     "Machine",
+    "NbdDevice",
     "Partition",
     "PartitionTable",
     "UnsupportedFeature",
