@@ -170,7 +170,7 @@ def test_python_of_the_documentation_runs(page: str, monkeypatch: pytest.MonkeyP
 def test_public_names() -> None:
     import guestctl
 
-    assert guestctl.__all__ == ["DiskReader", "FileSystem", "GuestctlError", "PartitionTable", "__version__"]
+    assert guestctl.__all__ == ["DiskReader", "FileSystem", "GuestctlError", "PartitionTable", "Path", "__version__"]
     assert guestctl.DiskReader is DiskReader
     with pytest.raises(AttributeError):
         _ = guestctl.nothing
