@@ -16,9 +16,6 @@ from typing import Any
 
 from guestctl.block import BlockDevice
 from guestctl.core.errors import GuestctlError
-from guestctl.detectors.linux.architecture import elf_architecture
-from guestctl.detectors.linux.initramfs.compression import decoder
-from guestctl.detectors.linux.initramfs.cpio import is_cpio
 from guestctl.guestfs.calls import GuestFSError, launched
 from guestctl.guestfs.paths import Paths, write_all
 
@@ -181,6 +178,8 @@ def _architecture(device: BlockDevice) -> str | None:
 
 def _program_architecture(head: bytes) -> str | None:
     if not head.startswith(b"MZ") or len(head) < 0x40:
+        from guestctl.detectors.linux.architecture import elf_architecture
+
         return elf_architecture(head[:20])
     (offset,) = _PE_OFFSET.unpack_from(head, 0x3C)
     if offset + _PE_HEADER.size > len(head):
@@ -209,6 +208,9 @@ def _module_architecture(device: BlockDevice, head: bytes) -> str | None:
 
 def _may_be_initrd(head: bytes) -> bool:
     try:
+        from guestctl.detectors.linux.initramfs.compression import decoder
+        from guestctl.detectors.linux.initramfs.cpio import is_cpio
+
         return is_cpio(head) or decoder(head[:10], 0) is not None
     except GuestctlError:
         return False
