@@ -36,13 +36,13 @@ from guestctl.guestfs.inspection import Inspection
 from guestctl.guestfs.journals import Journals
 from guestctl.guestfs.listing import Listing
 from guestctl.guestfs.local_mounts import LocalMounts
+from guestctl.guestfs.lvm_reports import LvmReports
 from guestctl.guestfs.mounting import Mounting
 from guestctl.guestfs.partitions import Partitions
 from guestctl.guestfs.refused import REFUSED, refusal
 from guestctl.guestfs.settings import Settings
 from guestctl.guestfs.superblocks import Superblocks
 from guestctl.guestfs.text import Text
-from guestctl.guestfs.volumes import Volumes
 from guestctl.guestfs.walking import Walking
 
 __all__ = [
@@ -78,7 +78,7 @@ class GuestFS(
     BlockDevices,
     Partitions,
     Inspection,
-    Volumes,
+    LvmReports,
     Details,
     Hives,
     Journals,

@@ -28,6 +28,7 @@ _PARTLY = {
     **dict.fromkeys(("zegrep", "zegrepi", "zgrep", "zgrepi"), "back-references are refused"),
     "hivex_open": "`write` is refused",
     "inspect_get_icon": "always empty",
+    "lvs_full": "numbers of kernel devices and percentages, which only a running kernel knows, are -1 and None",
     "md_detail": "without the members, which `md_stat` gives",
     "mkmountpoint": "where no root filesystem is mounted",
     "mount": "read-only",

@@ -47,9 +47,6 @@ _REASONS: dict[str, str] = {
         ldmtool_remove_all ldmtool_scan ldmtool_scan_devices ldmtool_volume_hint ldmtool_volume_partitions
         ldmtool_volume_type
     """,
-    "prints all that a tool of LVM2 has to say; there are pvs, vgs, lvs, their UUIDs and sizes": """
-        lvs_full pvs_full vgmeta vgs_full
-    """,
     "prints what sfdisk says; there are part_list and its kin": "sfdisk_disk_geometry sfdisk_kernel_geometry sfdisk_l",
     "estimates what a resizing tool could do": "vfs_minimum_size",
     "is about quota groups of Btrfs, which are not read": "btrfs_qgroup_show",

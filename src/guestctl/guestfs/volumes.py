@@ -8,11 +8,13 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from guestctl.core.errors import GuestctlError
 from guestctl.guestfs.calls import GuestFSError, launched
 from guestctl.guestfs.handle import Handle
 
 if TYPE_CHECKING:
     from guestctl.disk.volumes.lvm2.group import VolumeGroup
+    from guestctl.disk.volumes.lvm2.physical import PhysicalVolume
 
 _CRYPT_TYPES = {"luks": "crypto_LUKS", "luks1": "crypto_LUKS", "luks2": "crypto_LUKS", "bitlk": "BitLocker"}
 _MAPPER = "/dev/mapper/"
@@ -23,18 +25,31 @@ class Volumes(Handle):
 
     # LVM2
 
-    def _groups(self) -> list[VolumeGroup]:
-        from guestctl.disk.volumes.lvm2.group import newest
+    def _physical_volumes(self) -> list[PhysicalVolume]:
+        """Those that can be read, of each UUID the first."""
         from guestctl.disk.volumes.lvm2.physical import read_physical_volume
 
-        volumes = [read_physical_volume(name, self._device(name)) for name in self.pvs()]
-        return sorted(newest(volumes, []), key=lambda group: group.name)
+        found: dict[str, PhysicalVolume] = {}
+        for name in self.pvs():
+            try:
+                volume = read_physical_volume(name, self._device(name))
+            except GuestctlError:
+                continue
+            found.setdefault(volume.uuid, volume)
+        return list(found.values())
+
+    def _groups(self) -> list[VolumeGroup]:
+        from guestctl.disk.volumes.lvm2.group import newest
+
+        return sorted(newest(self._physical_volumes(), []), key=lambda group: group.name)
 
     def _group(self, name: str) -> VolumeGroup:
-        for group in self._groups():
-            if group.name == name:
-                return group
-        raise GuestFSError(f'Volume group "{name}" not found', errno.ENOENT)
+        found = [group for group in self._groups() if group.name == name]
+        if not found:
+            raise GuestFSError(f'Volume group "{name}" not found', errno.ENOENT)
+        if len(found) > 1:
+            raise GuestFSError(f"{name}: Multiple VGs found with the same name", errno.EINVAL)
+        return found[0]
 
     @launched
     def pvs(self) -> list[str]:
@@ -48,19 +63,27 @@ class Volumes(Handle):
 
     @launched
     def lvs(self) -> list[str]:
-        """The logical volumes, as /dev/VG/LV."""
-        return sorted(f"/dev/{group.name}/{name}" for group in self._groups() for name in group.visible())
+        """The logical volumes, as /dev/VG/LV, but those that LVM2 activates only when it is told to."""
+        return self._logical_volumes(skipped=False)
+
+    def _logical_volumes(self, *, skipped: bool = True) -> list[str]:
+        return sorted(
+            f"/dev/{group.name}/{name}"
+            for group in self._groups()
+            for name in group.visible()
+            if skipped or not group.skips_activation(name)
+        )
 
     @launched
     def is_lv(self, mountable: str) -> bool:
         """Whether it is a logical volume."""
-        return self._mountable(mountable) in self.lvs()
+        return self._mountable(mountable) in self._logical_volumes()
 
     @launched
     def lvm_canonical_lv_name(self, lvname: str) -> str:
         """/dev/VG/LV for /dev/mapper/VG-LV."""
         name = self._name(lvname)
-        if name not in self.lvs():
+        if name not in self._logical_volumes():
             raise GuestFSError(f"{lvname}: not a logical volume", errno.EINVAL)
         return name
 
@@ -94,7 +117,8 @@ class Volumes(Handle):
     def vglvuuids(self, vgname: str) -> list[str]:
         """The UUIDs of the logical volumes of a group."""
         group = self._group(vgname)
-        return [group.logical_uuids[name] for name in group.visible()]
+        uuids = group.logical_uuids
+        return [uuids[name] for name in group.visible()]
 
     @launched
     def lvm_scan(self, activate: bool) -> None:

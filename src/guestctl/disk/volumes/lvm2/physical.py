@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -26,14 +27,35 @@ _INITIAL_CRC = 0xF597A6CF
 _MAX_TEXT_BYTES = 64 << 20
 
 
+class MetadataArea(NamedTuple):
+    """What a metadata area holds now; its text is empty where that is nothing."""
+
+    size: int
+    text: bytes
+    metadata: Section | None = None
+    sequence: int = 0
+
+    @property
+    def free(self) -> int:
+        """The bytes that LVM2 counts as free: the text may grow to half of what the header leaves, less a sector."""
+        room = (self.size - _MDA_HEADER_BYTES) // 2 - _SECTOR_BYTES - len(self.text)
+        return max(room // _SECTOR_BYTES * _SECTOR_BYTES, 0)
+
+
 class PhysicalVolume(NamedTuple):
-    """``metadata`` is None where the volume keeps none, or none that is sound: ``damage`` says why."""
+    """``damage`` says why metadata areas are missing."""
 
     name: str
     device: BlockDevice
     uuid: str  # as in the metadata, with hyphens
-    metadata: Section | None
+    data_offset: int  # where the first extent lies, if no metadata say otherwise
+    areas: Sequence[MetadataArea]
     damage: GuestctlError | None
+
+    @property
+    def newest(self) -> MetadataArea | None:
+        """The area with the newest metadata; None where the volume keeps none, or none that is sound."""
+        return max((area for area in self.areas if area.metadata), key=lambda area: area.sequence, default=None)
 
 
 def read_uuid(device: BlockDevice) -> str | None:
@@ -51,19 +73,16 @@ def read_physical_volume(name: str, device: BlockDevice) -> PhysicalVolume:
     sector, header_offset = _find_label(device)
     header = device.read(sector * _SECTOR_BYTES, _SECTOR_BYTES)
     raw_uuid, _ = _PV_HEADER.unpack_from(header, header_offset)
-    _, at = _locations(header, header_offset + _PV_HEADER.size, sector)
-    areas, _ = _locations(header, at, sector)
-    metadata: Section | None = None
+    data, at = _locations(header, header_offset + _PV_HEADER.size, sector)
+    places, _ = _locations(header, at, sector)
+    areas = []
     damage: GuestctlError | None = None
-    for offset, size in areas:
+    for offset, size in places:
         try:
-            found = _read_area(device, offset, size)
+            areas.append(_read_area(device, offset, size))
         except GuestctlError as error:
             damage = error
-            continue
-        if found is not None and (metadata is None or found.sequence > metadata.sequence):
-            metadata = found
-    return PhysicalVolume(name, device, _hyphenated(bytes(raw_uuid)), metadata, damage)
+    return PhysicalVolume(name, device, _hyphenated(bytes(raw_uuid)), data[0][0] if data else 0, areas, damage)
 
 
 def _find_label(device: BlockDevice) -> tuple[int, int]:
@@ -97,8 +116,7 @@ def _locations(header: bytes | memoryview, at: int, sector: int) -> tuple[list[t
     raise _bad("pv_header", "a list of areas does not end", sector * _SECTOR_BYTES)
 
 
-def _read_area(device: BlockDevice, start: int, size: int) -> Section | None:
-    """The metadata that an area holds now; None where it is empty or not in use."""
+def _read_area(device: BlockDevice, start: int, size: int) -> MetadataArea:
     raw = bytes(device.read(start, _MDA_HEADER_BYTES))
     stored, magic, version, own_start, own_size = _MDA_HEADER.unpack_from(raw)
     if magic != _MDA_MAGIC:
@@ -110,7 +128,7 @@ def _read_area(device: BlockDevice, start: int, size: int) -> Section | None:
         raise _bad("mda_header", f"version {version}, {own_size} bytes at {own_start:#x}", start)
     offset, length, checksum, flags = _RAW_LOCN.unpack_from(raw, _MDA_HEADER.size)
     if not offset or flags & _RAW_LOCN_IGNORED:
-        return None
+        return MetadataArea(size, b"")
     room = size - _MDA_HEADER_BYTES
     if not _MDA_HEADER_BYTES <= offset < size or not 0 < length <= min(room, _MAX_TEXT_BYTES):
         raise _bad("raw_locn", f"{length} bytes at {offset:#x} of an area of {size}", start + _MDA_HEADER.size)
@@ -120,7 +138,8 @@ def _read_area(device: BlockDevice, start: int, size: int) -> Section | None:
     computed = _crc(text)
     if computed != checksum:
         raise ChecksumMismatch(structure="LVM2 metadata", offset=start + offset, expected=computed, actual=checksum)
-    return parse_metadata(text, start + offset)
+    metadata = parse_metadata(text, start + offset)
+    return MetadataArea(size, text, metadata, metadata.sequence)
 
 
 def _crc(data: bytes) -> int:
