@@ -17,13 +17,13 @@ from memory_filesystem import MemoryFileSystem
 from tree_filesystem import Node, TreeFileSystem, directory, file, link
 
 
-def system_of(tree: Tree) -> System:
-    guest = SimpleNamespace(tree=tree, type=GuestType.LINUX, root="/dev/sda1")
+def system_of(tree: Tree, family: GuestType = GuestType.LINUX) -> System:
+    guest = SimpleNamespace(tree=tree, type=family, root="/dev/sda1")
     return System(cast(Machine, None), cast(Guest, guest))
 
 
-def memory_system(files: Mapping[str, str | bytes | None]) -> System:
-    return system_of(MemoryFileSystem(files))
+def memory_system(files: Mapping[str, str | bytes | None], family: GuestType = GuestType.LINUX) -> System:
+    return system_of(MemoryFileSystem(files), family)
 
 
 def host_system(root: Path) -> System:

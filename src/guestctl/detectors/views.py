@@ -12,6 +12,7 @@ from guestctl.core.errors import UnsupportedFeature
 from guestctl.core.types import GuestType
 from guestctl.detectors.system import System
 
+_BSD = (GuestType.FREEBSD, GuestType.NETBSD, GuestType.OPENBSD, GuestType.DRAGONFLY)
 # view -> family -> the room in its folder, or with a dot in this one; the room has a function called as the view
 _ROOMS: dict[str, dict[GuestType, str]] = {
     "boot": {GuestType.LINUX: "boot", GuestType.WINDOWS: "boot"},
@@ -19,7 +20,7 @@ _ROOMS: dict[str, dict[GuestType, str]] = {
     "storage": {GuestType.LINUX: "storage"},
     "network": {GuestType.LINUX: "network", GuestType.WINDOWS: "network"},
     "services": {GuestType.LINUX: "services", GuestType.WINDOWS: "services"},
-    "users": {GuestType.LINUX: "users", GuestType.WINDOWS: "users"},
+    "users": {GuestType.LINUX: "users", GuestType.WINDOWS: "users"} | dict.fromkeys(_BSD, ".bsd.users"),
     "packages": {family: ".packages" for family in GuestType if family is not GuestType.WINDOWS},
     "journal": {GuestType.LINUX: "journal", GuestType.WINDOWS: "journal"},
     "windows": {GuestType.WINDOWS: "windows"},

@@ -9,7 +9,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from guestctl.detectors.linux.reading import included, text_of
 from guestctl.detectors.report.users import AuthorizedKey
@@ -41,8 +41,11 @@ _KEY_TYPE = re.compile(r"(ssh|ecdsa|sk)-[\w@.-]+")
 _OPTIONS = re.compile(r'((?:[^\s"]|"(?:\\.|[^"\\])*")+)\s+(.*)')
 
 
-def sshd_settings(system: System) -> dict[str, str] | None:
-    """What matters of the server's configuration, by keywords in lower case; None where there is none."""
+def sshd_settings(system: System, defaults: Mapping[str, str] = {}) -> dict[str, str] | None:
+    """What matters of the server's configuration, by keywords in lower case; None where there is none.
+
+    `defaults` are those that a system's own OpenSSH has.
+    """
     if not system.tree.is_file(CONFIG):
         return None
     found: dict[str, list[str]] = {}
@@ -50,7 +53,7 @@ def sshd_settings(system: System) -> dict[str, str] | None:
         keyword = _SYNONYMS.get(keyword, keyword)
         if keyword in _SHOWN and words and (keyword in _REPEATED or keyword not in found):
             found.setdefault(keyword, []).extend(words)
-    settings = {**_DEFAULTS, **{keyword: " ".join(words) for keyword, words in found.items()}}
+    settings = {**_DEFAULTS, **defaults, **{keyword: " ".join(words) for keyword, words in found.items()}}
     if settings["permitrootlogin"] == "prohibit-password":
         settings["permitrootlogin"] = "without-password"
     return settings

@@ -27,12 +27,12 @@ _RUN_AS = re.compile(r"\(([^)]*)\)\s*(.*)", re.DOTALL)
 _BEFORE_COLON = re.compile(rf"(?:^|[\s,=)])(?:(?:NO)?(?:{'|'.join(_TAGS)})|sha(?:224|256|384|512))\s*$")
 
 
-def sudoers(system: System) -> Sudoers | None:
-    """The rules of /etc/sudoers; None where there is no sudo."""
-    if not system.tree.is_file("/etc/sudoers"):
+def sudoers(system: System, path: str = "/etc/sudoers") -> Sudoers | None:
+    """The rules of the file at `path`; None where there is no sudo."""
+    if not system.tree.is_file(path):
         return None
     found = Sudoers()
-    for line, source in _lines(system, "/etc/sudoers"):
+    for line, source in _lines(system, path):
         if len(found.rules) >= _MAX_RULES:
             system.warnings.append(f"{source}: more than {_MAX_RULES} rules")
             break
