@@ -1,4 +1,4 @@
-"""A handle's launch, inspection, list of packages and a file, beside libguestfs's, which starts a kernel, here emulated.
+"""A handle's launch, inspection, packages and a file beside libguestfs's, which starts a kernel, here emulated.
 
 usage: bench_handle.py IMAGE
 """

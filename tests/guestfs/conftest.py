@@ -23,19 +23,24 @@ BothHandles = Callable[[list[dict[str, Any]], list[Any]], list[tuple[dict[str, A
 
 
 @pytest.fixture(scope="session")
-def both_handles(tmp_path_factory: pytest.TempPathFactory) -> BothHandles:
-    """Make calls (name, arguments, keyword arguments) on libguestfs's handle and on ours."""
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment in which libguestfs works without hardware acceleration."""
     if not shutil.which("qemu-system-x86_64") or not Path(_DEBIAN_PYTHON).exists():
         pytest.skip("needs qemu-system-x86_64 and Debian's python3")
     if subprocess.run([_DEBIAN_PYTHON, "-c", "import guestfs"], capture_output=True).returncode:
         pytest.skip("needs python3-guestfs")
     if not any(os.access(kernel, os.R_OK) for kernel in Path("/boot").glob("vmlinuz-*")):
         pytest.skip("needs a kernel in /boot that may be read")
-    emulated = {
+    return {
         "LIBGUESTFS_BACKEND": "direct",
         "LIBGUESTFS_BACKEND_SETTINGS": "force_tcg",
         "LIBGUESTFS_CACHEDIR": str(tmp_path_factory.mktemp("appliance")),
     }
+
+
+@pytest.fixture(scope="session")
+def both_handles(emulated: dict[str, str]) -> BothHandles:
+    """Make calls (name, arguments, keyword arguments) on libguestfs's handle and on ours."""
 
     def _perform(python: str, module: str, request: str, environment: dict[str, str]) -> list[dict[str, Any]]:
         environment = {**os.environ, **environment}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from guestctl.core.errors import DetectionError, GuestctlError, KeyRequired, UnsupportedFeature
@@ -58,6 +58,7 @@ def _call(function: Callable[Concatenate[H, P], R], *, needs_launch: bool) -> Ca
             self._inside = True
             try:
                 self._entered(name, args, kwargs)
+                _check([*args, *kwargs.values()])
                 if needs_launch and not self.is_ready():
                     raise GuestFSError(_NOT_LAUNCHED)
                 result = function(self, *args, **kwargs)
@@ -69,6 +70,22 @@ def _call(function: Callable[Concatenate[H, P], R], *, needs_launch: bool) -> Ca
             return result
 
     return method
+
+
+def _check(arguments: Iterable[object]) -> None:
+    """Refuse strings that no C library takes, and numbers past its 64 bits."""
+    for value in arguments:
+        if isinstance(value, str):
+            if "\0" in value:
+                raise GuestFSError(f"{value!r:.100}: NUL byte", errno.EINVAL)
+            try:
+                value.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError as error:
+                raise GuestFSError(f"{value!r:.100}: {error.reason}", errno.EILSEQ) from error
+        elif isinstance(value, list | tuple):
+            _check(value)
+        elif isinstance(value, int) and not -1 << 63 <= value < 1 << 63:
+            raise GuestFSError(f"{value!r:.100}: out of range", errno.ERANGE)
 
 
 _NOT_LAUNCHED = "call launch before using this function\n(in guestfish, don't forget to use the 'run' command)"

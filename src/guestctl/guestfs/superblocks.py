@@ -129,11 +129,8 @@ class Superblocks(Handle):
 
     @launched
     def isoinfo(self, isofile: str) -> dict[str, Any]:
-        """`isoinfo_device` of a file on the host."""
-        from guestctl.block import FileDevice
-
-        with FileDevice.open(isofile) as device:
-            return _volume_descriptor(device, isofile)
+        """`isoinfo_device` of a file in a mounted filesystem."""
+        return _volume_descriptor(self._tree.device(self._path(isofile)), isofile)
 
 
 def _read(device: BlockDevice, name: str, offset: int, length: int) -> bytes:
