@@ -63,7 +63,7 @@ def test_the_manual_s_inspection(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_the_manual_s_inspection_beside_libguestfs(tmp_path: Path, emulated: dict[str, str]) -> None:
-    argv = ["/usr/bin/python3", _example("inspect_vm.py"), _DEMO]
+    argv: list[str | Path] = ["/usr/bin/python3", _example("inspect_vm.py"), _DEMO]
     theirs = subprocess.run(argv, env=os.environ | emulated, capture_output=True, text=True)
     ours = _run_on_ours(tmp_path, _example("inspect_vm.py"), _DEMO)
     assert theirs.returncode == 0, theirs.stderr

@@ -101,7 +101,7 @@ _WRITTEN = (("kB", 0), ("MB", 10), ("GB", 20), ("TB", 30))
 
 
 class Superblocks(Handle):
-    """Each takes a device, but `isoinfo` a file on the host."""
+    """``tune2fs_l``, ``xfs_info`` and ``isoinfo``."""
 
     @launched
     def tune2fs_l(self, device: str) -> Any:
