@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -196,11 +197,88 @@ def test_what_is_refused(load: Load) -> None:
         ("REGEDIT4\n@=-", "a value without a key"),
         ("REGEDIT4\n[a]\nnothing", "neither a key nor a value"),
         ('REGEDIT4\n[a]\n"x"=word:1', "data of no known kind"),
+        ('REGEDIT4\n[a]\n"x"=hex:1,123', "bytes that are none"),
+        ('REGEDIT4\n[a]\n"x"=hex:' + "a" * 100, "bytes that are none"),  # in no time
     ],
 )
 def test_files_of_regedit_that_are_none(text: str, message: str) -> None:
     with pytest.raises(InvalidFormat, match=re.escape(message)):
         list(parse_reg(text))
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xfeR", b"REGEDIT4\n[\xe9]"])
+def test_text_of_no_known_encoding(raw: bytes) -> None:
+    with pytest.raises(InvalidFormat, match="is not what it has"):
+        decode_reg(raw)
+
+
+def test_texts_of_a_code_page() -> None:
+    """REGEDIT4 has one byte for a character of REG_EXPAND_SZ; what is no ASCII depends on where it was written."""
+    change = list(parse_reg('REGEDIT4\n[a]\n"x"=hex(2):25,61,25,00'))[1]
+    assert change.data == "%a%\0".encode("utf-16-le")
+    with pytest.raises(UnsupportedFeature, match="a code page in line 3"):
+        list(parse_reg('REGEDIT4\n[a]\n"x"=hex(2):e9,00'))
+
+
+def test_many_keys_and_values_of_one_key(load: Load) -> None:
+    """Each costs the same, however many there are."""
+    editor = _editor(load("hivex-minimal"))
+    before = time.process_time()
+    changes = [Change(f"a\\{number}") for number in range(20_000)]
+    editor.apply([*changes, *(Change("a", False, str(number), 4, bytes(4)) for number in range(2_000))])
+    editor.apply([Change(f"a\\{number}", True) for number in range(0, 20_000, 2)])
+    found = Hive(MemoryDevice(editor.to_bytes())).key("a")
+    assert found is not None
+    assert {key.name for key in found.subkeys()} == {str(number) for number in range(1, 20_000, 2)}
+    assert len(list(found.values())) == 2_000
+    assert time.process_time() - before < 20
+
+
+def test_names_are_compared_unit_by_unit(load: Load) -> None:
+    """Windows knows no letter whose upper case is two; and it hashes UTF-16 code units (37 times, plus the next)."""
+    editor = _editor(load("hivex-minimal"))
+    for name in ("ß", "ss", "\U0001f600"):
+        editor.create_key(name)
+    raw = editor.to_bytes()
+    place = raw.rindex(b"lh\3\0") + 4
+    hashes = {int.from_bytes(raw[at + 4 : at + 8], "little") for at in range(place, place + 24, 8)}
+    assert hashes == {0xDF, ord("S") * 37 + ord("S"), 0xD83D * 37 + 0xDE00}
+    with pytest.raises(UnsupportedFeature, match="a name of 200 characters"):
+        editor.create_key("\U0001f600" * 200)  # 400 units
+
+
+def test_keys_are_no_deeper_than_what_is_read(load: Load) -> None:
+    editor = _editor(load("hivex-minimal"))
+    editor.create_key("\\".join(["k"] * 512))
+    assert len(list(Hive(MemoryDevice(editor.to_bytes())).walk())) == 513
+    with pytest.raises(UnsupportedFeature, match="513 keys one below the other"):
+        editor.create_key("\\".join(["k"] * 513))
+
+
+def test_sizes_of_the_largest(load: Load) -> None:
+    """Of all data that there were, and not of their lower 16 bits; flags beside the longest name stay."""
+    editor = _editor(load("hivex-minimal"))
+    key = editor.create_key("a")
+    place = 4096 + key.offset + 4
+    editor._cells.buffer[place + 54] = 0x5A
+    editor.create_key(r"a\long name")
+    editor.set_value("a", "big", 3, bytes(1 << 17))
+    editor.set_value("a", "small", 3, bytes(5))
+    raw = editor.to_bytes()
+    assert int.from_bytes(raw[place + 64 : place + 68], "little") == 1 << 17
+    assert raw[place + 52 : place + 56] == b"\x12\0\x5a\0"
+
+
+def test_a_cell_inside_a_free_one(load: Load) -> None:
+    """What is said to be in use in the middle of what is free cannot be freed a second time."""
+    raw = bytearray(load("hivex-minimal"))
+    editor = _editor(bytes(raw))
+    place = editor.create_key("a").offset
+    inside = max(editor._cells._free)[1] + 64
+    editor._cells.buffer[4096 + inside : 4096 + inside + 4] = (-16).to_bytes(4, "little", signed=True)
+    editor._cells.write(place, 48, inside.to_bytes(4, "little"))  # the class name
+    with pytest.raises(InvalidFormat, match="there is no cell in use"):
+        _editor(editor.to_bytes()).delete_key("a")
 
 
 def test_damaged_hives(load: Load) -> None:

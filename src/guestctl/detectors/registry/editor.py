@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from struct import Struct, pack
+from struct import Struct, pack, unpack, unpack_from
+from typing import NamedTuple
 
 from guestctl.core.errors import InvalidFormat, UnsupportedFeature
 from guestctl.detectors.registry import layout as L
 from guestctl.detectors.registry.cells import bad
 from guestctl.detectors.registry.hive import Hive
-from guestctl.detectors.registry.key import Key
+from guestctl.detectors.registry.key import MAX_DEPTH, Key, Value, upper
 from guestctl.detectors.registry.log import BaseBlock, checksum, parse_base_block
 from guestctl.detectors.registry.reg_file import Change
-from guestctl.detectors.registry.storage import Storage
+from guestctl.detectors.registry.storage import MAX_HIVE_BYTES, Storage
 
 _MAX_KEY_NAME, _MAX_VALUE_NAME = 255, 16383  # UTF-16 code units
 _MAX_DATA_BYTES = 64 << 20
@@ -31,9 +32,17 @@ _EPOCH_TICKS = 116_444_736_000_000_000
 # Fields of a key node that change, by their offsets in its cell.
 _WRITTEN, _SUBKEYS, _SUBKEYS_LIST, _VALUES, _SECURITY = 4, 20, 28, 36, 44
 _LARGEST_SUBKEY_NAME, _LARGEST_VALUE_NAME, _LARGEST_DATA = 52, 60, 64
+_VALUE_DATA = 4  # of a key value: length of its data, their place, type
 _SECURITY_HEAD = Struct("<2sHIIII")  # signature, reserved, flink, blink, reference count, bytes of the descriptor
 _SECURITY_MAGIC = b"sk"
 _UINT32 = Struct("<I")
+
+
+class _Listed(NamedTuple):
+    """The subkeys or the values of a key, by the offsets of their cells and by their names in upper case."""
+
+    names: dict[int, str]
+    offsets: dict[str, int]
 
 
 class HiveEditor:
@@ -45,26 +54,49 @@ class HiveEditor:
     """
 
     def __init__(self, hive: Hive) -> None:
-        raw = bytes(hive.device.read(0, hive.device.size))
         self._base: BaseBlock = hive.base
+        size = min(hive.device.size, L.BASE_BLOCK_BYTES + self._base.bins_bytes)
+        raw = bytes(hive.device.read(0, size)) if size <= MAX_HIVE_BYTES else b""
         if parse_base_block(raw) is None:
             raise InvalidFormat("no hive", structure="base block", offset=0)
         self._cells = Storage(raw, self._base.bins_bytes, self._base.minor)
+        self._subkeys: dict[int, _Listed] = {}  # of keys by the offsets of their cells
+        self._values: dict[int, _Listed] = {}
+        self._changed: set[int] = set()  # keys whose lists are still to be written
 
     @property
     def root(self) -> Key:
         """The root key, as it is now."""
+        self._write_lists()
         return Key(self._cells, self._base.root)
 
     def key(self, path: str) -> Key | None:
         """The key at `path`, names separated by backslashes; None where there is none."""
-        key: Key | None = self.root
+        self._write_lists()
+        return self._find(path)
+
+    def _find(self, path: str) -> Key | None:
+        """As `key`, but what the lists of subkeys say may be out of date."""
+        key = Key(self._cells, self._base.root)
         for name in filter(None, path.split("\\")):
-            key = key.subkey(name) if key is not None else None
+            offset = self._below(key).offsets.get(upper(name))
+            if offset is None:
+                return None
+            key = Key(self._cells, offset)
         return key
 
+    def _below(self, key: Key) -> _Listed:
+        if key.offset not in self._subkeys:
+            self._subkeys[key.offset] = _listed(key.subkeys())
+        return self._subkeys[key.offset]
+
+    def _values_of(self, key: Key) -> _Listed:
+        if key.offset not in self._values:
+            self._values[key.offset] = _listed(key.values())
+        return self._values[key.offset]
+
     def _existing(self, path: str) -> Key:
-        key = self.key(path)
+        key = self._find(path)
         if key is None:
             raise FileNotFoundError(2, "No such key", path)
         return key
@@ -73,12 +105,16 @@ class HiveEditor:
 
     def create_key(self, path: str) -> Key:
         """The key at `path`, which is added, with those above it, where there is none."""
-        key = self.root
-        for name in filter(None, path.split("\\")):
-            key = key.subkey(name) or self._add_key(key, name)
+        names = list(filter(None, path.split("\\")))
+        if len(names) > MAX_DEPTH:
+            raise UnsupportedFeature(f"{len(names)} keys one below the other", feature="depth of keys")
+        key = Key(self._cells, self._base.root)
+        for name in names:
+            offset = self._below(key).offsets.get(upper(name))
+            key = Key(self._cells, self._add_key(key, name) if offset is None else offset)
         return key
 
-    def _add_key(self, parent: Key, name: str) -> Key:
+    def _add_key(self, parent: Key, name: str) -> int:
         raw, compressed = _encode(name, _MAX_KEY_NAME)
         security = self._field(parent, _SECURITY)
         offset = self._cells.allocate(
@@ -94,10 +130,13 @@ class HiveEditor:
             + raw
         )
         self._count_security(security, 1)
-        key = Key(self._cells, offset)
-        self._write_subkeys(parent, [*parent.subkeys(), key])
-        self._raise_field(parent, _LARGEST_SUBKEY_NAME, len(name.encode("utf-16-le", "surrogatepass")))
-        return key
+        below = self._below(parent)
+        below.names[offset] = name
+        below.offsets[upper(name)] = offset
+        self._subkeys[offset] = _Listed({}, {})
+        self._changed.add(parent.offset)
+        self._raise_field(parent, _LARGEST_SUBKEY_NAME, "<H", len(_utf16(name)))
+        return offset
 
     def delete_key(self, path: str) -> None:
         """Delete the key at `path` and all below it; the root cannot be deleted."""
@@ -105,21 +144,26 @@ class HiveEditor:
         if key.offset == self._base.root:
             raise UnsupportedFeature("the root key cannot be deleted", feature="root key")
         parent = self._existing(path.rstrip("\\").rpartition("\\")[0])
-        doomed = self._below(key)
-        self._write_subkeys(parent, [one for one in parent.subkeys() if one.offset != key.offset])
-        for one in doomed:
+        for one in self._tree(key):
             self._free_key(one)
+            del self._subkeys[one.offset]
+            self._values.pop(one.offset, None)
+            self._changed.discard(one.offset)
+        below = self._below(parent)
+        del below.names[key.offset]
+        del below.offsets[upper(key.name)]
+        self._changed.add(parent.offset)
 
-    def _below(self, key: Key) -> list[Key]:
+    def _tree(self, key: Key) -> list[Key]:
         """`key` and all keys below it."""
         found = {key.offset: key}
         pending = [key]
         while pending:
-            for child in pending.pop().subkeys():
-                if child.offset in found or len(found) >= _MAX_KEYS:
-                    raise bad("a key in two places", child.offset, "key node")
-                found[child.offset] = child
-                pending.append(child)
+            for child in self._below(pending.pop()).names:
+                if child in found or len(found) >= _MAX_KEYS:
+                    raise bad("a key in two places", child, "key node")
+                found[child] = Key(self._cells, child)
+                pending.append(found[child])
         return list(found.values())
 
     def _free_key(self, key: Key) -> None:
@@ -137,30 +181,37 @@ class HiveEditor:
             self._cells.free(class_name)
         self._cells.free(key.offset)
 
-    def _write_subkeys(self, parent: Key, children: list[Key]) -> None:
-        """Give `parent` a new list of subkeys, in the place of the one that it has."""
+    def _write_lists(self) -> None:
+        """Give the keys that were changed new lists of subkeys, in the place of those that they have."""
+        for parent in self._changed:
+            self._write_subkeys(Key(self._cells, parent), self._subkeys[parent].names)
+        self._changed.clear()
+
+    def _write_subkeys(self, parent: Key, names: dict[int, str]) -> None:
         old = self._field(parent, _SUBKEYS_LIST) if self._field(parent, _SUBKEYS) else L.NONE
-        children.sort(key=lambda key: key.name.upper().encode("utf-16-be", "surrogatepass"))
+        keys = sorted((_utf16(upper(name), "be"), offset) for offset, name in names.items())
         leaves = [
-            self._cells.allocate(self._leaf(children[start : start + _LEAF_ELEMENTS]))
-            for start in range(0, len(children), _LEAF_ELEMENTS)
+            self._cells.allocate(
+                self._leaf([(offset, names[offset]) for _, offset in keys[start : start + _LEAF_ELEMENTS]])
+            )
+            for start in range(0, len(keys), _LEAF_ELEMENTS)
         ]
         new = leaves[0] if leaves else L.NONE
         if len(leaves) > 1:
             root = L.LIST.pack(L.ROOT_LIST, len(leaves)) + pack(f"<{len(leaves)}I", *leaves)
             new = self._cells.allocate(root)
-        self._set(parent, _SUBKEYS, len(children))
+        self._set(parent, _SUBKEYS, len(keys))
         self._set(parent, _SUBKEYS_LIST, new)
         self._touch(parent)
         if old != L.NONE:
             self._free_list(old)
 
-    def _leaf(self, keys: list[Key]) -> bytes:
+    def _leaf(self, keys: list[tuple[int, str]]) -> bytes:
         if self._cells.minor >= _HASH_LEAF_MINOR:
-            return L.LIST.pack(b"lh", len(keys)) + b"".join(pack("<II", key.offset, _hash(key.name)) for key in keys)
+            return L.LIST.pack(b"lh", len(keys)) + b"".join(pack("<II", offset, _hash(name)) for offset, name in keys)
         if self._cells.minor >= _FAST_LEAF_MINOR:
-            return L.LIST.pack(b"lf", len(keys)) + b"".join(pack("<I4s", key.offset, _hint(key.name)) for key in keys)
-        return L.LIST.pack(b"li", len(keys)) + b"".join(pack("<I", key.offset) for key in keys)
+            return L.LIST.pack(b"lf", len(keys)) + b"".join(pack("<I4s", offset, _hint(name)) for offset, name in keys)
+        return L.LIST.pack(b"li", len(keys)) + b"".join(pack("<I", offset) for offset, _ in keys)
 
     def _free_list(self, offset: int) -> None:
         signature, count = L.LIST.unpack_from(self._cells.read(offset, L.LIST.size, "subkeys list"))
@@ -193,29 +244,32 @@ class HiveEditor:
             raise UnsupportedFeature(f"a value of {len(data)} bytes", feature="value size")
         key = self._existing(path)
         raw, compressed = _encode(name, _MAX_VALUE_NAME) if name else (b"", False)
-        old = key.value(name)
+        values = self._values_of(key)
+        old = values.offsets.get(upper(name))
         size, place = self._store(data)
-        flags = L.VALUE_COMPRESSED_NAME if compressed else 0
-        value = self._cells.allocate(L.VALUE.pack(L.VALUE_MAGIC, len(raw), size, place, kind, flags) + raw)
-        offsets = [one.offset for one in key.values()]
-        if old is None:
-            offsets.append(value)
-        else:
-            offsets[offsets.index(old.offset)] = value
-        self._write_values(key, offsets)
         if old is not None:
-            self._free_value(old.offset)
-        self._raise_field(key, _LARGEST_VALUE_NAME, len(name.encode("utf-16-le", "surrogatepass")))
-        self._raise_field(key, _LARGEST_DATA, len(data))
+            self._free_data_of(old)
+            self._cells.write(old, _VALUE_DATA, pack("<III", size, place, kind))
+            self._touch(key)
+        else:
+            flags = L.VALUE_COMPRESSED_NAME if compressed else 0
+            new = self._cells.allocate(L.VALUE.pack(L.VALUE_MAGIC, len(raw), size, place, kind, flags) + raw)
+            values.names[new] = name
+            values.offsets[upper(name)] = new
+            self._write_values(key, list(values.names))
+        self._raise_field(key, _LARGEST_VALUE_NAME, "<I", len(_utf16(name)))
+        self._raise_field(key, _LARGEST_DATA, "<I", len(data))
 
     def delete_value(self, path: str, name: str) -> None:
         """Delete a value of the key at `path`."""
         key = self._existing(path)
-        old = key.value(name)
+        values = self._values_of(key)
+        old = values.offsets.pop(upper(name), None)
         if old is None:
             raise FileNotFoundError(2, "No such value", name)
-        self._write_values(key, [one.offset for one in key.values() if one.offset != old.offset])
-        self._free_value(old.offset)
+        del values.names[old]
+        self._write_values(key, list(values.names))
+        self._free_value(old)
 
     def _write_values(self, key: Key, offsets: list[int]) -> None:
         count, old = self._pair(key, _VALUES)
@@ -237,10 +291,13 @@ class HiveEditor:
         return len(data), self._cells.allocate(L.BIG_DATA.pack(L.BIG_DATA_MAGIC, len(segments), listed))
 
     def _free_value(self, offset: int) -> None:
-        _, _, size, place, _, _ = L.VALUE.unpack_from(self._cells.read(offset, L.VALUE.size, "key value"))
+        self._free_data_of(offset)
+        self._cells.free(offset)
+
+    def _free_data_of(self, value: int) -> None:
+        _, _, size, place, _, _ = L.VALUE.unpack_from(self._cells.read(value, L.VALUE.size, "key value"))
         if size and not size & L.RESIDENT:
             self._free_data(place, size)
-        self._cells.free(offset)
 
     def _free_data(self, offset: int, size: int) -> None:
         if size > L.SEGMENT_BYTES and self._cells.minor >= L.BIG_DATA_MINOR:
@@ -257,7 +314,7 @@ class HiveEditor:
         """Make the changes of a .reg file, whose keys are all below `prefix`. What is to be deleted may be missing."""
         for change in changes:
             path = _below(change.key, prefix)
-            if change.delete and self.key(path) is None:
+            if change.delete and self._find(path) is None:
                 continue
             if change.name is None and not change.delete:
                 self.create_key(path)
@@ -265,7 +322,7 @@ class HiveEditor:
                 self.delete_key(path)
             elif not change.delete:
                 self.set_value(path, change.name, change.type, change.data)
-            elif self._existing(path).value(change.name) is not None:
+            elif upper(change.name) in self._values_of(self._existing(path)).offsets:
                 self.delete_value(path, change.name)
 
     # Fields of key nodes
@@ -279,9 +336,9 @@ class HiveEditor:
     def _set(self, key: Key, at: int, value: int) -> None:
         self._cells.write(key.offset, at, _UINT32.pack(value))
 
-    def _raise_field(self, key: Key, at: int, value: int) -> None:
-        if value > self._field(key, at) & 0xFFFF:
-            self._set(key, at, value)
+    def _raise_field(self, key: Key, at: int, form: str, value: int) -> None:
+        if value > unpack_from(form, self._cells.read(key.offset, L.KEY.size, "key node"), at)[0]:
+            self._cells.write(key.offset, at, pack(form, value))
 
     def _touch(self, key: Key) -> None:
         self._cells.write(key.offset, _WRITTEN, pack("<Q", _now()))
@@ -290,6 +347,7 @@ class HiveEditor:
 
     def to_bytes(self) -> bytes:
         """The hive's file: clean, so that it needs no log."""
+        self._write_lists()
         block = bytearray(self._cells.buffer[: L.BASE_BLOCK_BYTES])
         sequence = (max(self._base.primary, self._base.secondary) + 1) & 0xFFFFFFFF
         block[4:20] = pack("<IIQ", sequence, sequence, _now())
@@ -298,28 +356,40 @@ class HiveEditor:
         return bytes(block) + bytes(self._cells.buffer[L.BASE_BLOCK_BYTES :])
 
 
+def _listed(found: Iterable[Key | Value]) -> _Listed:
+    listed = _Listed({}, {})
+    for one in found:
+        listed.names[one.offset] = one.name
+        listed.offsets.setdefault(upper(one.name), one.offset)
+    return listed
+
+
 def _below(path: str, prefix: str) -> str:
     path, prefix = path.strip("\\"), prefix.strip("\\")
     rest = path[len(prefix) :]
-    if path[: len(prefix)].casefold() != prefix.casefold() or rest[:1] not in ("", "\\"):
+    if path[: len(prefix)].casefold() != prefix.casefold() or (prefix and rest[:1] not in ("", "\\")):
         raise UnsupportedFeature(f"the key {path} is not below {prefix}", feature="key prefix")
     return rest
 
 
 def _encode(name: str, most: int) -> tuple[bytes, bool]:
     """A name as it is stored, and whether that is Latin-1."""
-    if not 0 < len(name) <= most or "\0" in name:
+    if not 0 < len(_utf16(name)) // 2 <= most or "\0" in name:
         raise UnsupportedFeature(f"a name of {len(name)} characters", feature="name")
     try:
         return name.encode("latin-1"), True
     except UnicodeEncodeError:
-        return name.encode("utf-16-le", "surrogatepass"), False
+        return _utf16(name), False
+
+
+def _utf16(name: str, order: str = "le") -> bytes:
+    return name.encode(f"utf-16-{order}", "surrogatepass")
 
 
 def _hash(name: str) -> int:
     value = 0
-    for character in name.upper():
-        value = (value * 37 + ord(character)) & 0xFFFFFFFF
+    for unit in unpack(f"<{len(_utf16(name)) // 2}H", _utf16(upper(name))):
+        value = (value * 37 + unit) & 0xFFFFFFFF
     return value
 
 

@@ -9,7 +9,7 @@ from guestctl.core.errors import InvalidFormat
 from guestctl.detectors.registry import layout as L
 from guestctl.detectors.registry.cells import Cells, bad
 
-_MAX_DEPTH = 512  # Windows allows 512 levels
+MAX_DEPTH = 512  # Windows allows 512 levels
 _EPOCH_TICKS = 116_444_736_000_000_000  # 1970 in units of 100 ns since 1601
 
 
@@ -86,8 +86,8 @@ class Key:
         """The keys below, in their order. Damage raises, or is put into `errors` and passed over."""
         if not self._subkey_count or self._subkeys == L.NONE:
             return
-        if self._depth >= _MAX_DEPTH:
-            raise bad(f"more than {_MAX_DEPTH} keys one below the other", self.offset, "key node")
+        if self._depth >= MAX_DEPTH:
+            raise bad(f"more than {MAX_DEPTH} keys one below the other", self.offset, "key node")
         offsets = self._cells.subkeys(self._subkeys)
         while True:
             try:
@@ -102,8 +102,8 @@ class Key:
 
     def subkey(self, name: str) -> Key | None:
         """The key called `name` below this one."""
-        wanted = name.casefold()
-        return next((key for key in self.subkeys() if key.name.casefold() == wanted), None)
+        wanted = upper(name)
+        return next((key for key in self.subkeys() if upper(key.name) == wanted), None)
 
     def values(self, *, errors: list[InvalidFormat] | None = None) -> Iterator[Value]:
         """The values, in their order. Damage raises, or is put into `errors` and passed over."""
@@ -127,8 +127,8 @@ class Key:
 
     def value(self, name: str = "") -> Value | None:
         """The value called `name`; without one the default value."""
-        wanted = name.casefold()
-        return next((value for value in self.values() if value.name.casefold() == wanted), None)
+        wanted = upper(name)
+        return next((value for value in self.values() if upper(value.name) == wanted), None)
 
     def _value(self, offset: int) -> Value:
         cell = self._cells.read(offset, L.VALUE.size, "key value")
@@ -144,6 +144,15 @@ class Key:
         else:
             data = self._cells.data(data_offset, size) if size else b""
         return Value(_decode(name, compressed=bool(flags & L.VALUE_COMPRESSED_NAME)), kind, data, offset)
+
+
+def upper(name: str) -> str:
+    """In upper case as Windows has it: one UTF-16 code unit into one."""
+    if name.isascii():
+        return name.upper()
+    return "".join(
+        large if character < "\U00010000" and len(large := character.upper()) == 1 else character for character in name
+    )
 
 
 def _note(error: InvalidFormat, errors: list[InvalidFormat] | None) -> None:

@@ -1,7 +1,8 @@
 """Files of regedit (.reg): what they ask of a registry.
 
 The format is that of "How to add, modify, or delete registry subkeys and values by using a .reg file" (Microsoft): a
-header, keys in brackets (with a hyphen before the name to delete one), and below them ``name=data``.
+header, keys in brackets (with a hyphen before the name to delete one), and below them ``name=data``. The bytes of
+texts are UTF-16, or below the header ``REGEDIT4`` of a code page, of which ASCII is read.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from guestctl.core.errors import InvalidFormat
+from guestctl.core.errors import InvalidFormat, UnsupportedFeature
 from guestctl.detectors.registry import layout as L
 
-_HEADERS = ("Windows Registry Editor Version 5.00", "REGEDIT4")
+_ANSI_HEADER = "REGEDIT4"
+_HEADERS = ("Windows Registry Editor Version 5.00", _ANSI_HEADER)
+_TEXTS = (L.REG_SZ, L.REG_EXPAND_SZ, L.REG_MULTI_SZ)
 _VALUE = re.compile(r'(?:@|"(?P<name>(?:[^"\\]|\\.)*)")\s*=\s*(?P<data>.*)', re.DOTALL)
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
-_HEX = re.compile(r"hex(?:\(([0-9a-f]+)\))?:((?:\s*[0-9a-f]{1,2}\s*,?)*)\s*", re.IGNORECASE)
+_HEX = re.compile(r"hex(?:\(([0-9a-f]+)\))?:([0-9a-f,\s]*)", re.IGNORECASE)
+_BYTE = re.compile("[0-9a-f]{1,2}", re.IGNORECASE)
 
 
 class Change(NamedTuple):
@@ -30,10 +34,12 @@ class Change(NamedTuple):
 
 
 def decode_reg(raw: bytes) -> str:
-    """The text of a file: UTF-16 with its mark, as regedit writes it, or UTF-8."""
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return raw.decode("utf-16")
-    return raw.decode("utf-8-sig", "surrogateescape")
+    """The text of a file: UTF-16 with its mark, as regedit writes it, or UTF-8. Raises `InvalidFormat`."""
+    try:
+        return raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        message = f"{error.encoding} is not what it has: {error.reason}"
+        raise InvalidFormat(message, structure="text of a .reg file", offset=error.start) from error
 
 
 def parse_reg(text: str) -> Iterator[Change]:
@@ -54,13 +60,13 @@ def parse_reg(text: str) -> Iterator[Change]:
         elif key is None:
             raise _bad("a value without a key", number)
         else:
-            yield _value(key, line, number)
+            yield _value(key, line, number, ansi=header == _ANSI_HEADER)
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
     """Lines with their numbers, without comments and blank ones; a backslash at the end goes on with the next."""
     whole, start = "", 0
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         line = line.strip()
         if not whole and (not line or line.startswith(";")):
             continue
@@ -74,7 +80,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
         yield start, whole
 
 
-def _value(key: str, line: str, number: int) -> Change:
+def _value(key: str, line: str, number: int, *, ansi: bool) -> Change:
     match = _VALUE.fullmatch(line)
     if match is None:
         raise _bad(f"neither a key nor a value: {line[:40]!r}", number)
@@ -93,7 +99,17 @@ def _value(key: str, line: str, number: int) -> Change:
     kind = int(numbers[1], 16) if numbers[1] else L.REG_BINARY
     if kind > 0xFFFFFFFF:
         raise _bad(f"type {kind:#x}", number)
-    return Change(key, False, name, kind, bytes(int(one, 16) for one in re.findall("[0-9a-fA-F]{1,2}", numbers[2])))
+    parts = [part.strip() for part in numbers[2].split(",")]
+    if not parts[-1]:  # nothing at all, or after the last comma
+        parts.pop()
+    if not all(map(_BYTE.fullmatch, parts)):
+        raise _bad(f"bytes that are none: {data[:40]!r}", number)
+    found = bytes(int(part, 16) for part in parts)
+    if ansi and kind in _TEXTS:
+        if not found.isascii():
+            raise UnsupportedFeature(f"text of a code page in line {number}", feature="code pages of .reg files")
+        found = found.decode("ascii").encode("utf-16-le")
+    return Change(key, False, name, kind, found)
 
 
 def _unquoted(text: str) -> str:

@@ -16,8 +16,9 @@ from guestctl.detectors.registry.cells import Cells, bad
 
 _BIN_HEADER = Struct("<4sII8xQ4x")  # signature, offset, bytes, time stamp
 _BIN_UNIT_BYTES = 4096
-_MAX_HIVE_BYTES = 1 << 31  # offsets of cells have their highest bit for volatile ones
+MAX_HIVE_BYTES = 1 << 31  # offsets of cells have their highest bit for volatile ones
 _LEAST_CELL_BYTES = 8
+_CELL_SHIFT = 3  # cells begin at multiples of 8
 
 
 class Storage(Cells):
@@ -30,7 +31,8 @@ class Storage(Cells):
         self._free: list[tuple[int, int]] = []  # (bytes, offset), ascending
         self._sizes: dict[int, int] = {}  # of free cells, by their offsets
         self._ends: dict[int, int] = {}  # offsets of free cells, by their ends
-        self._find_free()
+        self._used = bytearray(self.bins_bytes >> _CELL_SHIFT)  # 1 where a cell that is in use begins
+        self._find_cells()
 
     def read(self, offset: int, least: int, structure: str) -> bytes:
         size = self._size(offset, structure)
@@ -60,6 +62,7 @@ class Storage(Cells):
         else:
             size = available
         self._set_size(offset, -size)
+        self._used[offset >> _CELL_SHIFT] = 1
         start = L.BASE_BLOCK_BYTES + offset + 4
         self.buffer[start : start + size - 4] = content.ljust(size - 4, b"\0")
         return offset
@@ -67,8 +70,7 @@ class Storage(Cells):
     def free(self, offset: int) -> None:
         """Free a cell; one that is free already is damage."""
         size = self._size(offset, "cell")
-        if offset in self._sizes:
-            raise bad("a free cell that is referred to", offset, "cell")
+        self._used[offset >> _CELL_SHIFT] = 0
         before = self._ends.get(offset)
         if before is not None:
             size += self._sizes[before]
@@ -81,12 +83,9 @@ class Storage(Cells):
         self._give(offset, size)
 
     def _size(self, offset: int, structure: str) -> int:
-        if offset & 7 or not 0 <= offset <= self.bins_bytes - _LEAST_CELL_BYTES:
-            raise bad(f"a cell at {offset:#x} of {self.bins_bytes:#x}", offset, structure)
-        size = abs(int(L.CELL_SIZE.unpack_from(self.buffer, L.BASE_BLOCK_BYTES + offset)[0]))
-        if size & 7 or not _LEAST_CELL_BYTES <= size <= self.bins_bytes - offset:
-            raise bad(f"a cell of {size} bytes", offset, structure)
-        return size
+        if offset & 7 or offset >= self.bins_bytes or not self._used[offset >> _CELL_SHIFT]:
+            raise bad("there is no cell in use", offset, structure)
+        return -int(L.CELL_SIZE.unpack_from(self.buffer, L.BASE_BLOCK_BYTES + offset)[0])
 
     def _set_size(self, offset: int, size: int) -> None:
         L.CELL_SIZE.pack_into(self.buffer, L.BASE_BLOCK_BYTES + offset, size)
@@ -101,7 +100,7 @@ class Storage(Cells):
         self._sizes[offset] = size
         self._ends[offset + size] = offset
 
-    def _find_free(self) -> None:
+    def _find_cells(self) -> None:
         found = []
         offset = 0
         while offset < self.bins_bytes:
@@ -114,6 +113,8 @@ class Storage(Cells):
                     raise bad(f"a cell of {length} bytes", offset, "cell")
                 if size > 0:
                     found.append((size, offset))
+                else:
+                    self._used[offset >> _CELL_SHIFT] = 1
                 offset += length
         self._free = sorted(found)
         self._sizes = {offset: size for size, offset in found}
@@ -132,9 +133,10 @@ class Storage(Cells):
     def _add_bin(self, cell_bytes: int) -> None:
         offset = self.bins_bytes
         size = -(-(_BIN_HEADER.size + cell_bytes) // _BIN_UNIT_BYTES) * _BIN_UNIT_BYTES
-        if offset + size > _MAX_HIVE_BYTES:
+        if offset + size > MAX_HIVE_BYTES:
             raise UnsupportedFeature("a hive of more than 2 GiB", feature="hive size")
         self.buffer += bytes(size)
+        self._used += bytes(size >> _CELL_SHIFT)
         _BIN_HEADER.pack_into(self.buffer, L.BASE_BLOCK_BYTES + offset, L.BIN_MAGIC, offset, size, 0)
         self.bins_bytes += size
         self._give(offset + _BIN_HEADER.size, size - _BIN_HEADER.size)
