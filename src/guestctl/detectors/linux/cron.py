@@ -14,9 +14,9 @@ from guestctl.detectors.linux.reading import names_in, text_of
 from guestctl.detectors.report.services import Service
 from guestctl.detectors.system import System
 
-# Debian's and SUSE's folder lie in Red Hat's, whose files are named after users.
-_SPOOLS = ("/var/spool/cron/crontabs", "/var/spool/cron/tabs", "/var/spool/cron", "/etc/crontabs")
-_AT_SPOOLS = ("/var/spool/cron/atjobs", "/var/spool/atjobs", "/var/spool/at")
+# Debian's and SUSE's folder lie in Red Hat's, whose files are named after users. BSD's is /var/cron.
+_SPOOLS = ("/var/spool/cron/crontabs", "/var/spool/cron/tabs", "/var/spool/cron", "/etc/crontabs", "/var/cron/tabs")
+_AT_SPOOLS = ("/var/spool/cron/atjobs", "/var/spool/atjobs", "/var/spool/at", "/var/at/jobs")
 _PARTS = ("hourly", "daily", "weekly", "monthly", "yearly")
 _ASSIGNMENT = re.compile(r"""["']?\w+["']?\s*=""")
 # a queue's letter, a job's number, minutes since 1970
@@ -40,7 +40,8 @@ def cron(system: System) -> list[Service]:
 
 def _tables(system: System) -> Iterator[Service]:
     paths = ["/etc/crontab"]
-    paths += [f"/etc/cron.d/{name}" for name in names_in(system, "/etc/cron.d") if not _LEFTOVER.fullmatch(name)]
+    for directory in ("/etc/cron.d", "/usr/local/etc/cron.d"):
+        paths += [f"{directory}/{name}" for name in names_in(system, directory) if not _LEFTOVER.fullmatch(name)]
     for path in paths:
         yield from parse_crontab(text_of(system, path), path)
     for spool in _SPOOLS:
