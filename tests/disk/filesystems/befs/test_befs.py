@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from guestctl.block import MemoryDevice
+from guestctl.block import BlockDevice, MemoryDevice
+from guestctl.block.device import Buffer
 from guestctl.core.errors import GuestctlError, InvalidFormat, UnsupportedFeature
 from guestctl.disk import FileSystem
 from guestctl.disk.filesystem import WalkError
@@ -128,6 +129,36 @@ def test_indirect_runs(image: bytes) -> None:
         assert filesystem.read_bytes("/COPYING") == content
 
 
+class _Sparse(BlockDevice):
+    """An image in zeros of some size, which counts what is read."""
+
+    def __init__(self, image: bytes | bytearray, size: int) -> None:
+        self._image = bytes(image)
+        self.size = size
+        self.bytes_read = 0
+
+    def read(self, offset: int, length: int) -> Buffer:
+        self.check_range(offset, length)
+        self.bytes_read += length
+        return self._image[offset : offset + length].ljust(length, b"\0")
+
+
+def test_tables_of_nothing(image: bytes) -> None:
+    """What a double indirect run leads to is read as far as there are addresses in it."""
+    with FileSystem.detect(MemoryDevice(image)) as filesystem:
+        offset = filesystem.stat("/COPYING").st_ino * BLOCK
+    double, blocks = 4001, 1 << 22
+    data = _patched(image, offset + 72, bytes(96))
+    struct.pack_into("<qIHHqIHHq", data, offset + 168, 0, 0, 0, 0, 0, 0, double, 1, 1 << 40)
+    data[double * BLOCK : (double + 1) * BLOCK] = struct.pack("<IHH", 256, 0, 0xFFFF) * (BLOCK // 8)
+    struct.pack_into("<Q", data, SUPERBLOCK + 48, blocks)
+    device = _Sparse(data, blocks * BLOCK)
+    with FileSystem.detect(device) as filesystem:
+        with pytest.raises(InvalidFormat, match="of which 0 have a place"):
+            filesystem.read_bytes("/COPYING")
+        assert device.bytes_read < 32 << 20
+
+
 def _node(order: str, right: int, overflow: int, entries: dict[bytes, int]) -> bytes:
     keys = b"".join(entries)
     data = struct.pack(order + "qqqHH", -1, right, overflow, len(entries), len(keys)) + keys
@@ -149,6 +180,18 @@ def test_tree_of_two_levels(order: str) -> None:
     circle = head + root + _node(order, 2048, -1, {b"a": 1}) + leaves[1]
     with pytest.raises(InvalidFormat, match="circle"):
         list(Tree(circle, order, 0).entries())
+    with pytest.raises(InvalidFormat, match="no node at 2056"):
+        list(
+            Tree(
+                head
+                + root[:8]
+                + struct.pack(order + "q", 2056)
+                + root[16:].replace(root[16:24], bytes([255] * 8))
+                + leaves[0],
+                order,
+                0,
+            ).entries()
+        )
     with pytest.raises(InvalidFormat, match="levels"):
         list(Tree(head + _node(order, -1, 1024, {}), order, 0).entries())
 

@@ -20,7 +20,10 @@ from guestctl.block import BlockDevice, MemoryDevice
 from guestctl.block.device import SliceDevice
 from guestctl.core.errors import GuestctlError, InvalidFormat, UnsupportedFeature
 from guestctl.disk import FileSystem
+from guestctl.disk.filesystems.hfsplus.btree import BTree
+from guestctl.disk.filesystems.hfsplus.catalog import catalog_order
 from guestctl.disk.filesystems.hfsplus.compression import ZlibChunks
+from guestctl.disk.filesystems.hfsplus.layout import CATALOG_KEY
 from guestctl.disk.filesystems.hfsplus.names import compose, folded
 from mutants import check_mutants
 
@@ -263,6 +266,47 @@ def test_compressed_in_the_resource_fork() -> None:
         damaged.read(65536, 1)
     with pytest.raises(InvalidFormat):
         ZlibChunks(MemoryDevice(fork[:260]), len(content))
+
+
+def test_compressed_without_end() -> None:
+    """The table of chunks is read as far as it is asked for."""
+
+    class Zeros(BlockDevice):
+        size = 1 << 50
+        longest = 0
+
+        def read(self, offset: int, length: int) -> bytes:
+            self.longest = max(self.longest, length)
+            return bytes(4) + struct.pack("<I", 1 << 29) if (offset, length) == (0, 8) else bytes(length)
+
+    zeros = Zeros()
+    device = ZlibChunks(zeros, 1 << 45)
+    with pytest.raises(InvalidFormat, match="chunk"):
+        device.read(1 << 44, 1)
+    assert zeros.longest < 1 << 20
+
+
+def test_leaves_in_a_circle(filled: bytes) -> None:
+    """They are found by the second time, however many nodes the tree is said to have."""
+    with FileSystem.detect(MemoryDevice(filled)) as filesystem:
+        device = filesystem._catalog._tree._device  # type: ignore[attr-defined]
+        size = filesystem._catalog._tree._size  # type: ignore[attr-defined]
+        content = bytearray(device.read(0, device.size))
+    last = struct.unpack_from(">I", content, 14 + 14)[0]
+    struct.pack_into(">I", content, last * size, last)
+    struct.pack_into(">I", content, 14 + 22, (1 << 40) // size)
+
+    class Long(BlockDevice):
+        size = 1 << 40
+
+        def read(self, offset: int, length: int) -> bytes:
+            return bytes(content[offset : offset + length])
+
+    tree = BTree(Long(), "catalog", CATALOG_KEY.size, catalog_order)
+    before = time.process_time()
+    with pytest.raises(InvalidFormat, match="leaves in a circle"):
+        for _ in tree.scan((0, 0)):
+            assert time.process_time() - before < 5
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from guestctl.block import MemoryDevice
 from guestctl.core.errors import ChecksumMismatch, GuestctlError, InvalidFormat, UnsupportedFeature
 from guestctl.disk import FileSystem
 from guestctl.disk.filesystem import Options
-from guestctl.disk.filesystems.udf.directory import file_name, link_target
+from guestctl.disk.filesystems.udf.directory import file_name, link_target, parse_identifiers
 from mutants import check_mutants
 
 _MOUNTED = Path(__file__).parents[3] / "data" / "mounted"
@@ -211,6 +211,28 @@ def test_descriptors_in_a_circle(filled: bytes) -> None:
     _resealed(data, free * BLOCK)
     with FileSystem.detect(MemoryDevice(data)) as filesystem, pytest.raises(InvalidFormat, match="circle"):
         filesystem.read_bytes("/fragmented")
+
+
+def test_checksums_that_overlap() -> None:
+    """The CRC of a file identifier is of that alone: of all that follow it, a directory could take hours."""
+    identifiers = b""
+    for number in range(2000):
+        body = struct.pack("<HBB16sH", 1, 0, 8, bytes(16), 0) + b"\x08abcdefg" + bytes(2)
+        tail = (body + identifiers)[:65535]
+        tag = bytearray(struct.pack("<HHBxHHHI", 257, 2, 0, 0, binascii.crc_hqx(tail, 0), len(tail), number))
+        tag[4] = sum(tag) & 0xFF
+        identifiers = bytes(tag) + body + identifiers
+    covered = 0
+
+    def crc(data: bytes, value: int) -> int:
+        nonlocal covered
+        covered += len(data)
+        return binascii.crc_hqx(data, value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("guestctl.disk.filesystems.udf.tag.crc_hqx", crc)
+        assert len(list(parse_identifiers(identifiers, 0, verify=True))) == 2000
+    assert covered <= len(identifiers)
 
 
 def test_names() -> None:

@@ -54,7 +54,7 @@ class Tree:
 
     def _read(self, place: int) -> tuple[int, int, list[bytes], tuple[int, ...]]:
         """(right, overflow, keys, values) of the node at a place in the directory."""
-        if place < 0 or place + self._node_size > len(self._data):
+        if place < 0 or place % self._node_size or place + self._node_size > len(self._data):
             raise self._bad(f"no node at {place}")
         _, right, overflow, count, key_bytes = self._node.unpack_from(self._data, place)
         lengths = _KEYS_OFFSET + key_bytes

@@ -137,14 +137,20 @@ class Inodes:
         _, *indirect, _, group, start, length, _ = self._indirect.unpack_from(inode.data)
         yield from self._parse(inode, self._read_run(inode, *indirect[:3]))
         for block, count in self._parse(inode, self._read_run(inode, group, start, length)):
-            size = self._superblock.block_size
-            yield from self._parse(inode, bytes(self._device.read(block * size, count * size)))
+            data = self._read_blocks(block, count)
+            runs = list(self._parse(inode, data))
+            yield from runs
+            if len(runs) * self._run.size < len(data):  # the file ends there
+                return
 
     def _read_run(self, inode: Inode, group: int, start: int, length: int) -> bytes:
         """The bytes of a run with addresses; none where there is no such run."""
+        return self._read_blocks(self._checked(inode, group, start, length), length) if length else b""
+
+    def _read_blocks(self, block: int, count: int) -> bytes:
+        """The addresses in some blocks; not more than may be used."""
         size = self._superblock.block_size
-        block = self._checked(inode, group, start, length)
-        return bytes(self._device.read(block * size, length * size)) if length else b""
+        return bytes(self._device.read(block * size, min(count * size, _MAX_RUNS * self._run.size)))
 
     def _parse(self, inode: Inode, data: bytes) -> Iterator[tuple[int, int]]:
         """(first block, count) of the runs in `data`, up to an empty one."""

@@ -12,7 +12,7 @@ from guestctl.disk.filesystems.hfsplus.forks import Forks
 _FINDER_INFO = "com.apple.FinderInfo"
 # What has one of these before it Linux wrote, and shows as it is; before others it puts ``osx.``.
 _LINUX_PREFIXES = ("osx.", "user.", "system.", "trusted.", "security.")
-_MAX_VALUE_BYTES = 64 << 20
+_MAX_VALUE_BYTES = 64 << 20  # of a file all together
 _STRUCTURE = "attribute record"
 
 
@@ -30,8 +30,13 @@ class Attributes:
     def all(self, file: int, finder: bytes) -> dict[str, bytes]:
         """By the names that Linux gives them."""
         found = {f"osx.{_FINDER_INFO}": finder} if any(finder) else {}
+        left = _MAX_VALUE_BYTES
         for name, data in self._records(file):
-            found[name if name.startswith(_LINUX_PREFIXES) else f"osx.{name}"] = self._value(file, data)
+            value = self._value(file, data)
+            left -= len(value)
+            if left < 0:
+                raise self._bad(f"values of more than {_MAX_VALUE_BYTES} bytes", file)
+            found[name if name.startswith(_LINUX_PREFIXES) else f"osx.{name}"] = value
         return found
 
     def get(self, file: int, name: str) -> bytes | None:

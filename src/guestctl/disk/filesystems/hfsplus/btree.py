@@ -100,7 +100,9 @@ class BTree:
             return
         number = self._leaf(target)
         started = False
-        for _ in range(self._count):
+        seen: set[int] = set()
+        while number not in seen:
+            seen.add(number)
             node = self.node(number)
             if node.kind != L.NODE_LEAF:
                 raise self._bad(f"node {number} is no leaf", number * self._size)

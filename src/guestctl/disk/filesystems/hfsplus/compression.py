@@ -92,13 +92,12 @@ class ZlibChunks(MappedDevice):
         (start,) = _RESOURCE_DATA.unpack(fork.read(0, _RESOURCE_DATA.size))
         count = -(-size // _CHUNK_BYTES)
         self._base = start + 4
-        table = self._base + 4
-        if table + count * _CHUNK.size > fork.size:
+        self._table = self._base + 4
+        if self._table + count * _CHUNK.size > fork.size:
             raise _bad(f"{count} chunks in a resource fork of {fork.size} bytes")
         (found,) = _CHUNK_COUNT.unpack(fork.read(start, _CHUNK_COUNT.size))
         if found < count:
             raise _bad(f"{found} chunks of {count}")
-        self._chunks = list(_CHUNK.iter_unpack(fork.read(table, count * _CHUNK.size)))
         self._kept: dict[int, bytes] = {}
 
     def extent(self, offset: int) -> Extent:
@@ -114,7 +113,7 @@ class ZlibChunks(MappedDevice):
     def _chunk(self, index: int) -> bytes:
         found = self._kept.get(index)
         if found is None:
-            offset, length = self._chunks[index]
+            offset, length = _CHUNK.unpack(self._fork.read(self._table + index * _CHUNK.size, _CHUNK.size))
             if length > 2 * _CHUNK_BYTES or self._base + offset + length > self._fork.size:
                 raise _bad(f"chunk {index} of {length} bytes at {offset}")
             size = min(_CHUNK_BYTES, self.size - index * _CHUNK_BYTES)

@@ -38,7 +38,7 @@ def parse_identifiers(data: bytes, offset: int, *, verify: bool) -> Iterator[Ide
         end = at + length + -length % 4
         if end > len(data):
             raise InvalidFormat(f"{length} bytes at {at}", structure=_STRUCTURE, offset=offset)
-        identifier = check_tag(data, at, offset, None, verify=verify)
+        identifier = check_tag(data[at:end], offset, None, verify=verify)
         if identifier != L.FILE_IDENTIFIER:
             raise InvalidFormat(f"descriptor {identifier} at {at}", structure=_STRUCTURE, offset=offset)
         if name_length and not characteristics & (L.DELETED | L.HIDDEN | L.PARENT):

@@ -124,7 +124,7 @@ class Entries:
         partition = self.partition(number)
         offset = partition.address(block) * partition.block_size
         data = bytes(partition.read(block * partition.block_size, partition.block_size))
-        return check_tag(data, 0, offset, block, verify=self._verify), data, offset
+        return check_tag(data, offset, block, verify=self._verify), data, offset
 
     def read(self, number: int, block: int) -> FileEntry:
         """The entry in a block, or with strategy 4096 the last one that it leads to."""

@@ -76,7 +76,7 @@ class Volume:
         if offset + self.block_size > self.device.size:
             return None
         data = bytes(self.device.read(offset, self.block_size))
-        return (check_tag(data, 0, offset, block, verify=self._verify), data) if any(data[: L.TAG_BYTES]) else None
+        return (check_tag(data, offset, block, verify=self._verify), data) if any(data[: L.TAG_BYTES]) else None
 
     # The volume descriptor sequence
 
@@ -205,7 +205,7 @@ class Volume:
                 continue
             table = bytes(self.device.read(offset, size))
             try:
-                kind = check_tag(table, 0, offset, block, verify=self._verify)
+                kind = check_tag(table, offset, block, verify=self._verify)
             except InvalidFormat:
                 continue
             identifier, entries, number = L.SPARING.unpack_from(table)
@@ -276,7 +276,7 @@ class Volume:
         if offset + length > partition.size or length < L.BITMAP.size:
             raise InvalidFormat(f"{length} bytes at block {block}", structure="space bitmap", offset=offset)
         data = bytes(partition.read(offset, length))
-        identifier = check_tag(data, 0, partition.start + offset, block, verify=self._verify)
+        identifier = check_tag(data, partition.start + offset, block, verify=self._verify)
         bits, count = L.BITMAP.unpack_from(data)
         if identifier != L.SPACE_BITMAP or L.BITMAP.size + count > len(data) or bits > count * 8:
             raise InvalidFormat(f"{bits} bits", structure="space bitmap", offset=partition.start + offset)
