@@ -18,7 +18,7 @@ _ROOMS: dict[str, dict[GuestType, str]] = {
     "boot": {GuestType.LINUX: "boot", GuestType.WINDOWS: "boot"},
     "kernels": {GuestType.LINUX: "modules"},
     "storage": {GuestType.LINUX: "storage"},
-    "network": {GuestType.LINUX: "network", GuestType.WINDOWS: "network"},
+    "network": {GuestType.LINUX: "network", GuestType.WINDOWS: "network"} | dict.fromkeys(_BSD, ".bsd.network"),
     "services": {GuestType.LINUX: "services", GuestType.WINDOWS: "services"} | dict.fromkeys(_BSD, ".bsd.services"),
     "users": {GuestType.LINUX: "users", GuestType.WINDOWS: "users"} | dict.fromkeys(_BSD, ".bsd.users"),
     "packages": {family: ".packages" for family in GuestType if family is not GuestType.WINDOWS},

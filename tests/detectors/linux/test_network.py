@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from guestctl.detectors.linux.network import _prefix_of, network
+from guestctl.detectors.linux.network import network, prefix_of
 from guestctl.detectors.report.network import NetworkInterface
 from host_system import memory_system
 
@@ -110,5 +110,5 @@ def test_ifcfg() -> None:
 
 @pytest.mark.parametrize("mask", ["255.255.255.0", "255.255.255.192", "128.0.0.0", "0.0.0.0", "255.255.255.255"])
 def test_masks(mask: str) -> None:
-    assert _prefix_of(mask) == str(ipaddress.ip_network(f"0.0.0.0/{mask}").prefixlen)
-    assert _prefix_of("255.0.255.0") is None and _prefix_of("999.0.0.0") is None and _prefix_of("") is None
+    assert prefix_of(mask) == str(ipaddress.ip_network(f"0.0.0.0/{mask}").prefixlen)
+    assert prefix_of("255.0.255.0") is None and prefix_of("999.0.0.0") is None and prefix_of("") is None

@@ -39,7 +39,7 @@ _OPENERS = set(_ENDS.values())
 _RESERVED = {*_ENDS, *_OPENERS, "then", "else", "elif", "while", "until", "!"}  # a command may follow
 _FUNCTION = "function"  # whose body comes
 _SPECIAL_COMMANDS = ("export", "readonly", "unset")
-_IS_NAME = re.compile(r"-|[A-Za-z_]\w*(?:=|$)")
+_IS_NAME = re.compile(r"-[fpv]$|[A-Za-z_]\w*(?:=|$)")
 _SURROUNDINGS = {"HOME", "PATH", "PWD"}
 
 

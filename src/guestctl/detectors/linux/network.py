@@ -23,11 +23,11 @@ def detect_network(tree: Tree, guest: Guest) -> None:
 
 def network(system: System) -> list[NetworkInterface]:
     """The interfaces that the guest's configuration files name, and as ``*`` the servers that all of them ask."""
-    return [*_interfaces(system.tree), *_resolvers(system.tree)]
+    return [*_interfaces(system.tree), *resolvers(system.tree)]
 
 
-def _resolvers(tree: Tree) -> Iterator[NetworkInterface]:
-    """resolv.conf(5), systemd-resolved's own file, and SUSE's netconfig."""
+def resolvers(tree: Tree) -> Iterator[NetworkInterface]:
+    """The servers of resolv.conf(5), systemd-resolved's own file, and SUSE's netconfig."""
     servers: dict[str, list[str]] = {}
     for line in (read_config(tree, "/etc/resolv.conf") or "").splitlines():
         words = line.split()
@@ -241,7 +241,7 @@ def _from_ifcfg(name: str, values: dict[str, str], path: str) -> NetworkInterfac
         number = key.removeprefix("IPADDR")
         if key.startswith("IPADDR") and address and not number.strip("_0123456789"):
             prefix = values.get(f"PREFIX{number}") or values.get(f"PREFIXLEN{number}")
-            prefix = prefix or _prefix_of(values.get(f"NETMASK{number}", ""))
+            prefix = prefix or prefix_of(values.get(f"NETMASK{number}", ""))
             addresses.append(f"{address}/{prefix}" if prefix and "/" not in address else address)
     addresses += [value for key, value in values.items() if key == "IPV6ADDR" and value]
     bond = [value for key, value in values.items() if key.startswith("BONDING_SLAVE") and key[13:14] in ("_", "")]
@@ -263,7 +263,7 @@ def _from_ifcfg(name: str, values: dict[str, str], path: str) -> NetworkInterfac
     )
 
 
-def _prefix_of(mask: str) -> str | None:
+def prefix_of(mask: str) -> str | None:
     """``24`` of ``255.255.255.0``."""
     parts = mask.split(".")
     if len(parts) != 4 or not all(part.isdecimal() and len(part) < 4 for part in parts):
