@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import lzma
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from conftest import Run
-from guestctl.core.errors import KeyRequired, LocationRefused
+from guestctl.core.errors import InvalidFormat, KeyRequired, LocationRefused
 from guestctl.disk.volumes.keys import Key, Keys
 from guestctl.filesystem_spec import GuestFileSystem
 from tree_image import make_image, make_tree
@@ -102,6 +104,23 @@ def test_listings(files: GuestFileSystem, local: LocalFileSystem, top: Path) -> 
     assert not files.exists("/broken") and files.info("/broken")["destination"] == "nothing"
     assert files.du("/") > files.du("/var")
     assert int(files.modified("/etc/fstab").timestamp()) == int((top / "etc/fstab").stat().st_mtime)
+
+
+def test_times_that_datetime_does_not_reach(tmp_path: Path) -> None:
+    """Of BFS, which has 48 bits of seconds."""
+    image = tmp_path / "image"
+    data = bytearray(lzma.decompress((Path(__file__).parent / "data/mounted/befs.xz").read_bytes()))
+    image.write_bytes(data)
+    with closing(GuestFileSystem(str(image), device="/dev/sda")) as files:
+        assert files.modified("COPYING").year < 2030
+        place = files.info("COPYING")["ino"] * 1024 + 36
+    data[place : place + 8] = b"\xff" * 7 + b"\x7f"
+    image.write_bytes(data)
+    with (
+        closing(GuestFileSystem(str(image), device="/dev/sda")) as files,
+        pytest.raises(InvalidFormat, match="COPYING"),
+    ):
+        files.modified("COPYING")
 
 
 def _known(info: dict[str, Any], top: Path) -> dict[str, Any]:

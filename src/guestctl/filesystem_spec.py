@@ -23,6 +23,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from guestctl.block import BlockDevice, CachedDevice
+from guestctl.core.errors import InvalidFormat
 from guestctl.disk.filesystem import DirEntry
 from guestctl.disk.reader import DiskReader, ImageFile
 from guestctl.disk.stat import FileStat
@@ -106,7 +107,11 @@ class GuestFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return self._files.is_dir(self._strip_protocol(path))
 
     def modified(self, path: str) -> datetime:
-        return datetime.fromtimestamp(self._files.stat(self._strip_protocol(path)).st_mtime, UTC)
+        seconds = self._files.stat(self._strip_protocol(path)).st_mtime
+        try:
+            return datetime.fromtimestamp(seconds, UTC)
+        except (ValueError, OverflowError, OSError) as error:  # as far from now as a datetime does not reach
+            raise InvalidFormat(f"{path}: {error}", structure="modification time", offset=0) from error
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> IO[bytes]:
         if mode != "rb":

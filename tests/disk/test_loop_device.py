@@ -15,6 +15,7 @@ import pytest
 
 from conftest import Run
 from guestctl.disk import LoopDevice, attach
+from guestctl.disk.attachments import process_start
 
 Mount = Callable[..., AbstractContextManager[Path]]
 
@@ -162,6 +163,20 @@ def test_records_of_others_count_for_nothing(tmp_path: Path) -> None:
     directory.chmod(0o777)
     done = subprocess.run([*_GUESTCTL, "devices"], capture_output=True, text=True)
     assert done.returncode == 1 and "is not a directory of this user alone" in done.stderr
+
+
+def test_names_that_are_no_text(disk: Path) -> None:
+    """Of a file, and of whatever process has the number of one that is gone."""
+    strange = disk.with_name(os.fsdecode(b"di\xff\xfesk"))
+    disk.rename(strange)
+    with LoopDevice(strange) as loop:
+        assert [(one["device"], one["source"]) for one in _devices()] == [(loop.device, str(strange))]
+    script = "open('/proc/self/comm', 'wb').write(bytes([255, 254])); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        fields = Path(f"/proc/{process.pid}/stat").read_bytes().split()
+        assert fields[1] == b"(\xff\xfe)" and process_start(process.pid) == int(fields[21])
+        process.communicate(b"\n")
 
 
 def test_attach_finds_the_shortest_way(run: Run, disk: Path, tmp_path: Path) -> None:

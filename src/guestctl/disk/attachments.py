@@ -41,7 +41,8 @@ class Attachment:
         block = Path("/sys/block", os.path.basename(self.device))
         with suppress(OSError):
             if (block / "loop").is_dir():
-                return (block / "loop/backing_file").read_text().rstrip("\n").removesuffix(" (deleted)") == self.source
+                backing = os.fsdecode((block / "loop/backing_file").read_bytes())
+                return backing.rstrip("\n").removesuffix(" (deleted)") == self.source
             thread = int((block / "pid").read_text())  # the kernel frees an NBD device when it ends
             return os.path.isdir(f"/proc/{self.pid}/task/{thread}")
         return False
@@ -77,10 +78,10 @@ def attachments() -> Iterator[Attachment]:
 def process_start(pid: int) -> int:
     """Field 22 of ``/proc/PID/stat``; 0 where there is no such process, or it is dead and only not waited for."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
     except OSError:
         return 0
-    return 0 if fields[0] == "Z" else int(fields[19])
+    return 0 if fields[0] == b"Z" else int(fields[19])
 
 
 def _read(path: Path) -> Attachment | None:
