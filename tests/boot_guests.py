@@ -58,8 +58,9 @@ def memory_system(
     *,
     types: Mapping[str, str] | None = None,
     specs: Mapping[str, str] | None = None,
+    family: GuestType = GuestType.LINUX,
 ) -> System:
-    """A Linux guest: `files` of each device, and where devices are mounted, the root first."""
+    """A guest, of Linux if not told: `files` of each device, and where devices are mounted, the root first."""
     filesystems: dict[str, FileSystem[Any]] = {device: MemoryFileSystem(one) for device, one in files.items()}
     root = mountpoints["/"]
     tree = MountTree(filesystems[root])
@@ -67,4 +68,4 @@ def memory_system(
         if path != "/":
             tree.mount(path, filesystems[device])
     machine = cast(Machine, MemoryMachine(filesystems, dict(types or {}), dict(specs or {})))
-    return System(machine, Guest(root, GuestType.LINUX, dict(mountpoints), tree))
+    return System(machine, Guest(root, family, dict(mountpoints), tree))

@@ -58,8 +58,7 @@ def command(
         from guestctl.core.types import GuestType
         from guestctl.detectors.views import view
 
-        linux = system.guest.type is GuestType.LINUX
-        if as_json or not linux:
+        if as_json or system.guest.type is GuestType.WINDOWS:
             if of_journals or lines is not None:
                 raise UnsupportedFeature("only systemd's journal can be asked for a part", feature="part of event logs")
             found: Journal = view("journal", system)

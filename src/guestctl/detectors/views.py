@@ -15,14 +15,14 @@ from guestctl.detectors.system import System
 _BSD = (GuestType.FREEBSD, GuestType.NETBSD, GuestType.OPENBSD, GuestType.DRAGONFLY)
 # view -> family -> the room in its folder, or with a dot in this one; the room has a function called as the view
 _ROOMS: dict[str, dict[GuestType, str]] = {
-    "boot": {GuestType.LINUX: "boot", GuestType.WINDOWS: "boot"},
-    "kernels": {GuestType.LINUX: "modules"},
+    "boot": {GuestType.LINUX: "boot", GuestType.WINDOWS: "boot"} | dict.fromkeys(_BSD, ".bsd.boot"),
+    "kernels": {GuestType.LINUX: "modules"} | dict.fromkeys(_BSD, ".bsd.kernels"),
     "storage": {GuestType.LINUX: "storage"},
     "network": {GuestType.LINUX: "network", GuestType.WINDOWS: "network"} | dict.fromkeys(_BSD, ".bsd.network"),
     "services": {GuestType.LINUX: "services", GuestType.WINDOWS: "services"} | dict.fromkeys(_BSD, ".bsd.services"),
     "users": {GuestType.LINUX: "users", GuestType.WINDOWS: "users"} | dict.fromkeys(_BSD, ".bsd.users"),
     "packages": {family: ".packages" for family in GuestType if family is not GuestType.WINDOWS},
-    "journal": {GuestType.LINUX: "journal", GuestType.WINDOWS: "journal"},
+    "journal": {GuestType.LINUX: "journal", GuestType.WINDOWS: "journal"} | dict.fromkeys(_BSD, ".linux.journal"),
     "windows": {GuestType.WINDOWS: "windows"},
     "security": {GuestType.LINUX: "security"},
     "containers": {GuestType.LINUX: "containers"},

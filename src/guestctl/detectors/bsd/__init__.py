@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from guestctl.detectors.bsd.kernel import NAMES, search, version_line
 from guestctl.detectors.files import Tree, assignments, first_line, read_config
 from guestctl.detectors.linux.architecture import detect_architecture
 from guestctl.detectors.linux.distribution import split_version
@@ -16,20 +17,15 @@ from guestctl.detectors.linux.users import detect_users
 from guestctl.detectors.osinfo import osinfo_id
 from guestctl.detectors.report import Guest
 
-# The names that systems give themselves, which begin the lines that tell a release.
-_NAMES = {"freebsd": "FreeBSD", "netbsd": "NetBSD", "openbsd": "OpenBSD", "dragonfly": "DragonFly"}
 _RELEASE_FILES = ("/etc/release", "/etc/motd", "/var/run/motd", "/etc/motd.template")
 _KERNELS = ("/boot/kernel/kernel", "/netbsd", "/bsd")
 _USERLAND = re.compile(r"^USERLAND_VERSION=[\"']?([\w.-]+)", re.MULTILINE)
-_MAX_KERNEL_BYTES = 256 << 20
-_CHUNK_BYTES = 4 << 20
-_LONGEST_LINE = 256
 
 
 def detect_release(tree: Tree, guest: Guest) -> None:
     """Product name and version."""
     guest.distro = guest.type
-    name = _NAMES[guest.type]
+    name = NAMES[guest.type]
     line = _userland(tree) or _told(tree, name) or _kernel_text(tree, name)
     if line is None:
         return
@@ -55,19 +51,12 @@ def _told(tree: Tree, name: str) -> str | None:
 
 
 def _kernel_text(tree: Tree, name: str) -> str | None:
-    """The line of a kernel that uname(1) shows a part of, as ``OpenBSD 7.4 (GENERIC) #1336: Tue Oct …``."""
-    pattern = re.compile(rb"%s v?\d+\.\d[\w.-]* [^\n\0]{1,200}(?=[\n\0])" % name.encode())
+    """The line of a kernel that uname(1) shows a part of."""
     for path in _KERNELS:
         if tree.is_file(path):
-            kernel = tree.device(path)
-            tail = b""
-            for buffer in kernel.buffers(0, min(kernel.size, _MAX_KERNEL_BYTES)):
-                for start in range(0, len(buffer), _CHUNK_BYTES):
-                    data = tail + bytes(buffer[start : start + _CHUNK_BYTES])
-                    found = pattern.search(data)
-                    if found:
-                        return found[0].decode("utf-8", "replace").strip()
-                    tail = data[-_LONGEST_LINE:]
+            line = search(tree.device(path), {name: version_line(name)}).get(name)
+            if line:
+                return line
     return None
 
 

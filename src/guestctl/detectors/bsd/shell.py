@@ -27,7 +27,7 @@ _IN_DOUBLE = re.compile(r'[^"\\$`]++')
 _PARAMETER = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-=+])(.*))?\})", re.DOTALL)
 _SPECIAL = re.compile(r"\$[#?*@!$0-9-]")
 _BRACES = re.compile(r"\$\{(?:[^{}'\"\\`$]|\\.|'[^']*+'|\"(?:[^\"\\]|\\.)*+\"|\$\{[^{}]*+\}|\$)*+\}", re.DOTALL)
-_EXPANSION = re.compile(r"\$\{(?:#?(?:\w+|[@*#?!$-])|\w+(?::?[-=+?]|%%?|##?).*)\}", re.DOTALL)
+_EXPANSION = re.compile(r"\$\{(?:#?(?:\w+|[@*#?!$-])|(?:[A-Za-z_]\w*:?=|\w+(?::?[-+?]|%%?|##?)).*)\}", re.DOTALL)
 _LITERAL = re.compile(r"\"([^\"\\$`]*)\"|'([^']*)'|([^'\"\\$`~]*)")
 _BACKQUOTED = re.compile(r"`(?:[^`\\]|\\.)*+`", re.DOTALL)
 _SINGLE = re.compile(r"'[^']*+'")
@@ -119,6 +119,7 @@ def _run(words: list[_Word], values: ChainMap[str, str | None], sure: bool) -> b
         name, _, value = word.text.partition("=")
         changes.append((name, value if word.known else None))
     command, *arguments = words[first + len(changes) :] or [_Word("", True, True)]
+    sure = sure and command.known  # there may be none
     if command.text in _SPECIAL_COMMANDS and not all(_IS_NAME.match(word.text) for word in arguments if word.known):
         return not sure  # the shell ends
     if command.text in ("export", "readonly"):
@@ -130,7 +131,7 @@ def _run(words: list[_Word], values: ChainMap[str, str | None], sure: bool) -> b
                 part.pop(word.text, None)
     elif command.text == "unset":
         changes = [(word.text, None) for word in arguments]
-    elif command.text:
+    elif command.text and command.known:
         changes = []  # they are the command's alone
     changes += [word.assigns for word in words if word.assigns]
     values.update({name: value if sure else None for name, value in changes})

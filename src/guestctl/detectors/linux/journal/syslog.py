@@ -1,7 +1,8 @@
-"""The text files that syslog daemons write, with those that logrotate put aside.
+"""The text files that syslog daemons write, with those that logrotate and newsyslog put aside.
 
 RFC 3164 times have no year: it is the last one in which the file's own time is not passed. RFC 3339 times are
-those of rsyslog's file format and of RFC 5424. A time without a zone is taken for UTC.
+those of rsyslog's file format and of RFC 5424. A time without a zone is taken for UTC. FreeBSD's syslogd may be told
+to put a facility and a priority after the time.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from guestctl.core.errors import GuestctlError
+from guestctl.core.errors import GuestctlError, InvalidFormat
 from guestctl.detectors.linux.reading import names_in
 from guestctl.detectors.report.journal import LogEntry
 from guestctl.detectors.system import System
 
-_LOGS = ("syslog", "messages", "auth.log", "secure")
-_ROTATED = re.compile(r"[.-](\d{1,8})(\.gz)?")
+_LOGS = ("syslog", "messages", "auth.log", "secure", "authlog", "daemon")
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+_ROTATED = re.compile(r"[.-](\d{1,8})(\.(?:gz|bz2|xz|zst))?")
 _MAX_LOG_BYTES = 64 << 20  # of one file; of a larger one its end is read
 _MAX_LINE = 8192
 _LINE = re.compile(
     r"(?:<(?P<pri>\d{1,3})>(?:1 )?)?"
     r"(?:(?P<bsd>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d)|(?P<iso>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S{0,16})) "
+    r"(?:<[\w-]{1,16}\.(?P<level>\w{1,8})> )?"
     r"(?P<host>\S+) (?P<tag>[^\s:\[]+)(?:\[(?P<pid>\d+)\])?:? ?(?P<message>.*)"
 )
 
@@ -77,13 +80,16 @@ def parse_line(line: str, written: datetime, source: str) -> LogEntry | None:
         return None
     return LogEntry(
         time_ns=time_ns,
-        priority=int(match["pri"]) & 7 if match["pri"] else None,
+        priority=int(match["pri"]) & 7 if match["pri"] else _PRIORITIES.get(match["level"]),
         identifier=match["tag"],
         message=match["message"],
         source=source,
     )
 
 
+_PRIORITIES = {
+    name: number for number, name in enumerate(("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"))
+} | {str(number): number for number in range(8)}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MONTHS = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -108,8 +114,31 @@ def _date(time_ns: int) -> datetime:
 
 def _content(system: System, path: str) -> bytes:
     device = system.tree.device(path)
-    start = max(0, device.size - _MAX_LOG_BYTES) if not path.endswith(".gz") else 0
-    data = device.read(start, min(device.size - start, _MAX_LOG_BYTES))
-    if path.endswith(".gz"):
+    compressed = path.endswith(_COMPRESSED)
+    start = max(0, device.size - _MAX_LOG_BYTES) if not compressed else 0
+    data = bytes(device.read(start, min(device.size - start, _MAX_LOG_BYTES)))
+    return _decompressed(data, path.rpartition(".")[2]) if compressed else data
+
+
+def _decompressed(data: bytes, suffix: str) -> bytes:
+    """What there is of a file that was cut short."""
+    if suffix == "gz":
         return zlib.decompressobj(wbits=31).decompress(data, _MAX_LOG_BYTES)
-    return bytes(data)
+    if suffix == "bz2":
+        import bz2
+
+        return bz2.BZ2Decompressor().decompress(data, _MAX_LOG_BYTES)
+    if suffix == "xz":
+        import lzma
+
+        try:
+            stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_LOG_BYTES * 2)
+            return stream.decompress(data, _MAX_LOG_BYTES)
+        except lzma.LZMAError as error:
+            raise InvalidFormat(str(error), structure="xz stream", offset=0) from error
+    import zstandard
+
+    try:
+        return zstandard.ZstdDecompressor(max_window_size=_MAX_LOG_BYTES).stream_reader(data).read(_MAX_LOG_BYTES)
+    except zstandard.ZstdError as error:
+        raise InvalidFormat(str(error), structure="zstd stream", offset=0) from error
