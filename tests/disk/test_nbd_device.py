@@ -19,11 +19,19 @@ from pathlib import Path
 import pytest
 
 from conftest import Run
-from guestctl.core.errors import InvalidFormat, UnsupportedFeature
+from guestctl.core.errors import CommandFailed, InvalidFormat, UnsupportedFeature
 from guestctl.disk import NbdDevice
 from guestctl.disk.nbd_device import is_available, negotiate
 
 _SIZE = 6 << 20
+_SLOW_SERVER = """
+import socket, sys, time
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1])
+time.sleep(0.3)
+server.listen()
+server.accept()[0].sendall(b"hello")
+"""
 _NO_NEED = {"test", "tkinter", "idlelib", "lib2to3", "ensurepip", "site-packages", "dist-packages", "turtledemo"}
 _INIT = """#!/bin/sh
 export PATH=/bin PYTHONPATH=/src:/packages
@@ -198,3 +206,17 @@ def test_a_server_that_hangs_up() -> None:
         theirs.shutdown(socket.SHUT_WR)
         with theirs, pytest.raises(ConnectionResetError):
             negotiate(ours)
+
+
+def test_a_server_that_does_not_listen_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its socket file is there by then."""
+    monkeypatch.setattr(NbdDevice, "_server", lambda _, address: [sys.executable, "-c", _SLOW_SERVER, address])
+    device = NbdDevice("image")
+    with device._stack:
+        assert device._serve(str(tmp_path / "socket")).recv(5) == b"hello"
+
+
+def test_a_server_that_fails(tmp_path: Path) -> None:
+    device = NbdDevice(tmp_path / "none")
+    with device._stack, pytest.raises(CommandFailed, match="No such file"):
+        device._serve(str(tmp_path / "socket"))

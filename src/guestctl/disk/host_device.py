@@ -46,8 +46,9 @@ def attach(
 @contextmanager
 def _raw_view(path: str | os.PathLike[str], format: str | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="guestctl-raw-") as directory:
-        argv = [sys.executable, "-m", "guestctl", "mount", "--raw", "--foreground", os.fspath(path), directory]
+        argv = [sys.executable, "-m", "guestctl", "mount", "--raw", "--foreground"]
         argv += [f"--format={format}"] if format else []
+        argv += ["--", os.fspath(path), directory]
         with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:
             file = Path(directory, "sda")
             try:

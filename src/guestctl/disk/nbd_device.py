@@ -72,9 +72,7 @@ class NbdDevice:
         with self._stack:
             directory = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="guestctl-nbd-"))
             address = os.path.join(directory, "socket")
-            self._serve(address)
-            client = self._stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            client.connect(address)
+            client = self._serve(address)
             size, flags = negotiate(client)
             self._attach(client, size, flags)
             self._stack = self._stack.pop_all()
@@ -88,17 +86,21 @@ class NbdDevice:
     ) -> None:
         self._stack.close()
 
-    def _serve(self, address: str) -> None:
+    def _serve(self, address: str) -> socket.socket:
+        """A connection to a server on the socket file `address`."""
         argv = self._server(address)
         errors = self._stack.enter_context(tempfile.TemporaryFile())
         server = self._stack.enter_context(
             subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)
         )
         self._stack.callback(server.terminate)
-        _wait(lambda: os.path.exists(address) or server.poll() is not None, argv[0])
+        client = self._stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        # The file is there before the server listens.
+        _wait(lambda: client.connect_ex(address) == 0 or server.poll() is not None, argv[0])
         if server.poll() is not None:
             errors.seek(0)
             raise CommandFailed(argv, server.returncode, errors.read().decode(errors="replace"))
+        return client
 
     def _server(self, address: str) -> list[str]:
         form = [f"--format={self.format}"] if self.format else []
