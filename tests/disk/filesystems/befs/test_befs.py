@@ -196,6 +196,14 @@ def test_tree_of_two_levels(order: str) -> None:
         list(Tree(head + _node(order, -1, 1024, {}), order, 0).entries())
 
 
+def test_groups_that_do_not_fill_their_bitmaps(image: bytes) -> None:
+    (shift,) = struct.unpack_from("<I", image, SUPERBLOCK + 76)
+    data = _patched(image, SUPERBLOCK + 76, struct.pack("<I", shift - 1))
+    struct.pack_into("<I", data, SUPERBLOCK + 116, 2 * struct.unpack_from("<I", image, SUPERBLOCK + 116)[0])
+    with FileSystem.detect(MemoryDevice(data)) as filesystem, pytest.raises(UnsupportedFeature, match="do not fill"):
+        next(filesystem.free_ranges())
+
+
 @pytest.mark.parametrize("length", [0, 600, 4096, 100_000, 2639 * 1024])
 def test_truncated(image: bytes, length: int) -> None:
     with pytest.raises(GuestctlError):

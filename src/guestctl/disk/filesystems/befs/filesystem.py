@@ -51,6 +51,8 @@ class BefsFileSystem(FileSystem[int]):
         if self.size > self._device.size:
             raise UnsupportedFeature("the free blocks of a volume that is cut off", feature="free blocks")
         bits_of_chunk = self.block_size * 8
+        if (1 << self._superblock.group_shift) % bits_of_chunk:  # then there is room between the groups' bitmaps
+            raise UnsupportedFeature("allocation groups that do not fill their bitmaps", feature="free blocks")
         for start in range(0, self._superblock.blocks, bits_of_chunk):
             bits = min(bits_of_chunk, self._superblock.blocks - start)
             place = (_BITMAP_BLOCK + start // bits_of_chunk) * self.block_size
