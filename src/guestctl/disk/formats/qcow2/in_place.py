@@ -49,7 +49,10 @@ StrPath = str | os.PathLike[str]
 
 
 class Qcow2Overlay(Qcow2Reader, WritableDevice):
-    """A qcow2 image that may be written, by any thread."""
+    """A qcow2 image that may be written, by any thread.
+
+    Its runs are those of now: once they are discarded, what they lead to may hold what is written elsewhere.
+    """
 
     def __init__(self, image: ImageFile, header: Header, extensions: Extensions, file: GrowingFile) -> None:
         super().__init__(image, header, extensions)
