@@ -24,7 +24,7 @@ _ROOMS: dict[str, dict[GuestType, str]] = {
     "packages": {family: ".packages" for family in GuestType if family is not GuestType.WINDOWS},
     "journal": {GuestType.LINUX: "journal", GuestType.WINDOWS: "journal"} | dict.fromkeys(_BSD, ".linux.journal"),
     "windows": {GuestType.WINDOWS: "windows"},
-    "security": {GuestType.LINUX: "security"},
+    "security": {GuestType.LINUX: "security"} | dict.fromkeys(_BSD, ".bsd.security"),
     "containers": {GuestType.LINUX: "containers"},
     "cloud_init": {GuestType.LINUX: "cloud_init"},
 }

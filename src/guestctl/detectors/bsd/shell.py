@@ -30,6 +30,7 @@ _BRACES = re.compile(r"\$\{(?:[^{}'\"\\`$]|\\.|'[^']*+'|\"(?:[^\"\\]|\\.)*+\"|\$
 _EXPANSION = re.compile(r"\$\{(?:#?(?:\w+|[@*#?!$-])|(?:[A-Za-z_]\w*:?=|\w+(?::?[-+?]|%%?|##?)).*)\}", re.DOTALL)
 _LITERAL = re.compile(r"\"([^\"\\$`]*)\"|'([^']*)'|([^'\"\\$`~]*)")
 _BACKQUOTED = re.compile(r"`(?:[^`\\]|\\.)*+`", re.DOTALL)
+_ESCAPED = re.compile(r"\\.?", re.DOTALL)
 _SINGLE = re.compile(r"'[^']*+'")
 _NESTED = re.compile(r"\\.|'[^']*+'|\"(?:[^\"\\]|\\.)*+\"|[()]|[^\\'\"()]++", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_]\w*=")
@@ -219,10 +220,10 @@ class _Reader:
         return _Word(text, known, plain, is_assignment, assigns)
 
     def _escaped(self, quoted: bool) -> str:
-        character = self._take(re.compile(r"\\.", re.DOTALL))[1]
+        character = self._take(_ESCAPED)[1:]
         if character == "\n":
             return ""
-        return "\\" + character if quoted and character not in '$`"\\' else character
+        return "\\" + character if not character or (quoted and character not in '$`"\\') else character
 
     def _expanded(self, values: Mapping[str, str | None]) -> tuple[str | None, tuple[str, str | None] | None]:
         """(the value of what begins with $ or `, None if unknown; what it assigns)"""
