@@ -119,7 +119,8 @@ def test_terminal(tmp_path: Path) -> None:
     assert "guestctl: error: cat: /none" in text
     assert shell.wait(10) == 0
     os.close(ours)
-    assert "+cat /etc/hostname\n" in (tmp_path / "guestctl/shell_history").read_text()
+    history = tmp_path / "guestctl/shell_history"
+    assert "+cat /etc/hostname\n" in history.read_text() and history.stat().st_mode & 0o777 == 0o600
 
 
 def _until(terminal: int, *wanted: str) -> str:

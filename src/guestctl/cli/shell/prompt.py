@@ -42,7 +42,9 @@ def read_lines(handle: GuestFS) -> Iterator[str]:
 def _history_file() -> Path:
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
     (state / "guestctl").mkdir(parents=True, exist_ok=True)
-    return state / "guestctl/shell_history"
+    path = state / "guestctl/shell_history"
+    path.touch(mode=0o600)  # lines may have keys in them
+    return path
 
 
 def candidates(handle: GuestFS, text: str) -> list[str]:
