@@ -9,7 +9,8 @@ A transforming layer names itself as the source of the extents it must compute.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -271,6 +272,18 @@ class WritableDevice(BlockDevice):
     @abstractmethod
     def flush(self) -> None:
         """Return when all that was written would survive a loss of power."""
+
+
+class ExtentsDevice(MappedDevice):
+    """`size` bytes in these extents, which begin at 0, follow one another, and may reach further."""
+
+    def __init__(self, extents: Sequence[Extent], size: int) -> None:
+        self.size = size
+        self._extents = extents
+        self._starts = [extent.start for extent in extents]
+
+    def extent(self, offset: int) -> Extent:
+        return self._extents[bisect_right(self._starts, offset) - 1]
 
 
 class SliceDevice(BlockDevice):

@@ -226,6 +226,8 @@ def test_journals_that_are_refused(filled: bytes) -> None:
     info = (len(filled) // 4096 - 40) * 4096
     with pytest.raises(UnsupportedFeature, match="another device"):
         FileSystem.detect(MemoryDevice(_patched(data, info, struct.pack(">I", 2))))
+    with pytest.raises(UnsupportedFeature, match="a journal of 2147483648 bytes"):
+        FileSystem.detect(MemoryDevice(_patched(data, info + 44, struct.pack(">Q", 1 << 31))))
     assert FileSystem.detect(MemoryDevice(_patched(data, info, struct.pack(">I", 5)))).exists("/size-513")
     for place, message in ((0, "magic"), (8, "checksum"), (36, "checksum")):
         with pytest.raises(InvalidFormat, match=message):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import stat
-from bisect import bisect_right
 from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
 from guestctl.block import BlockDevice
-from guestctl.block.device import Extent, MappedDevice
+from guestctl.block.device import Extent, ExtentsDevice
 from guestctl.core.errors import InvalidFormat
 from guestctl.disk.filesystems.befs.superblock import Superblock
 from guestctl.disk.stat import PlainStat
@@ -115,7 +114,7 @@ class Inodes:
             count += double_length + max(0, runs) // (block_size // self._run.size)
         return int(count) * (block_size // 512)
 
-    def data(self, inode: Inode) -> FileData:
+    def data(self, inode: Inode) -> ExtentsDevice:
         """The data stream. Raises `InvalidFormat` where it does not reach to the end of the file."""
         size = self._superblock.block_size
         extents: list[Extent] = []
@@ -129,7 +128,7 @@ class Inodes:
                 break
         if position < inode.size:
             raise self._bad(inode, f"{inode.size} bytes, of which {position} have a place")
-        return FileData(extents, inode.size)
+        return ExtentsDevice(extents, inode.size)
 
     def _runs(self, inode: Inode) -> Iterator[tuple[int, int]]:
         direct = inode.data[_DIRECT_OFFSET : _DIRECT_OFFSET + _DIRECT_RUNS * self._run.size]
@@ -167,15 +166,3 @@ class Inodes:
 
     def _bad(self, inode: Inode, message: str) -> InvalidFormat:
         return InvalidFormat(message, structure="data stream", offset=inode.offset)
-
-
-class FileData(MappedDevice):
-    """The `size` bytes of a file in these extents, which may reach further."""
-
-    def __init__(self, extents: list[Extent], size: int) -> None:
-        self.size = size
-        self._extents = extents
-        self._starts = [extent.start for extent in extents]
-
-    def extent(self, offset: int) -> Extent:
-        return self._extents[bisect_right(self._starts, offset) - 1]

@@ -17,7 +17,7 @@ from guestctl.disk.filesystems.hfsplus.attributes import Attributes, attribute_o
 from guestctl.disk.filesystems.hfsplus.btree import BTree
 from guestctl.disk.filesystems.hfsplus.catalog import Catalog, Record, catalog_order
 from guestctl.disk.filesystems.hfsplus.compression import ATTRIBUTE, Compressed, open_compressed, parse_attribute
-from guestctl.disk.filesystems.hfsplus.forks import Fork, Forks
+from guestctl.disk.filesystems.hfsplus.forks import Forks
 from guestctl.disk.filesystems.hfsplus.header import Header, find_volume, read_header
 from guestctl.disk.filesystems.hfsplus.journal import replayed
 from guestctl.disk.filesystems.hfsplus.names import compose, folded
@@ -180,7 +180,7 @@ class HfsPlusFileSystem(FileSystem[int]):
             return self._fork(record)
         return open_compressed(compressed, self._fork(record, L.RESOURCE_FORK))
 
-    def _fork(self, record: Record, kind: int = L.DATA_FORK) -> Fork:
+    def _fork(self, record: Record, kind: int = L.DATA_FORK) -> BlockDevice:
         start = L.FILE_RESOURCE_FORK if kind == L.RESOURCE_FORK else L.FILE_DATA_FORK
         return self._forks.open(record.data[start : start + L.FORK_BYTES], record.id, kind)
 

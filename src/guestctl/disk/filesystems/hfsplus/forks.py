@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-
-from guestctl.block import BlockDevice
-from guestctl.block.device import Extent, MappedDevice
+from guestctl.block.device import Extent, ExtentsDevice
 from guestctl.core.errors import InvalidFormat
 from guestctl.disk.filesystems.hfsplus import layout as L
 from guestctl.disk.filesystems.hfsplus.btree import BTree
 from guestctl.disk.filesystems.hfsplus.header import Header
 
 _STRUCTURE = "fork data"
-
-
-class Fork(MappedDevice):
-    """The bytes of a fork."""
-
-    def __init__(self, device: BlockDevice, extents: list[Extent], size: int) -> None:
-        self.size = size
-        self._device = device
-        self._extents = extents
-        self._starts = [extent.start for extent in extents]
-
-    def extent(self, offset: int) -> Extent:
-        return self._extents[bisect_right(self._starts, offset) - 1]
 
 
 class Forks:
@@ -34,7 +18,7 @@ class Forks:
         self._header = header
         self.overflow: BTree | None = None
 
-    def open(self, data: bytes, file: int, kind: int = L.DATA_FORK) -> Fork:
+    def open(self, data: bytes, file: int, kind: int = L.DATA_FORK) -> ExtentsDevice:
         """The fork that 80 bytes of a record, or of the volume header, describe."""
         size, blocks = L.FORK.unpack_from(data)
         header = self._header
@@ -54,7 +38,7 @@ class Forks:
                 done = self._add(extents, done, record, file)
         if done * header.block_size < size:
             raise self._bad(f"{size} bytes, of which {done} blocks have a place", file)
-        return Fork(header.device, extents, size)
+        return ExtentsDevice(extents, size)
 
     def _add(self, extents: list[Extent], done: int, data: bytes, file: int) -> int:
         """The eight extents in `data`, up to the first that is empty; how many blocks there are with them."""

@@ -29,6 +29,7 @@ _BLOCK = "QII"
 _BLOCKS_OFFSET = 16
 _SKIPPED = (1 << 64) - 1
 _MAX_LIST_BYTES = 1 << 20
+_MAX_JOURNAL_BYTES = 1 << 30  # macOS makes them half as large at most
 
 
 class _Ring(NamedTuple):
@@ -91,6 +92,8 @@ def _open(header: Header) -> _Ring | None:
         return None
     if not flags & _IN_FILESYSTEM:
         raise UnsupportedFeature("a journal on another device", feature="external journal")
+    if size > _MAX_JOURNAL_BYTES:
+        raise UnsupportedFeature(f"a journal of {size} bytes", feature="journal size")
     if size < _HEADER_BYTES or offset + size > device.size:
         raise InvalidFormat(f"{size} bytes at {offset:#x}", structure="journal info block", offset=place)
     data = bytes(device.read(offset, _HEADER_BYTES))

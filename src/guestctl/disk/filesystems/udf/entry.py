@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from guestctl.block.device import Extent, MappedDevice
+from guestctl.block.device import Extent, ExtentsDevice
 from guestctl.core.errors import InvalidFormat, UnsupportedFeature
 from guestctl.disk.filesystems.udf import layout as L
 from guestctl.disk.filesystems.udf.partitions import Partition
@@ -153,7 +152,7 @@ class Entries:
         length, following, partition = L.LONG_AD.unpack(data[L.INDIRECT_ICB])
         return (partition, following) if identifier == L.INDIRECT_ENTRY and length else None
 
-    def data(self, entry: FileEntry) -> FileData:
+    def data(self, entry: FileEntry) -> ExtentsDevice:
         """The bytes of a file of any type."""
         start, length = entry.allocation()
         kind = entry.flags & L.ALLOCATION_MASK
@@ -163,11 +162,11 @@ class Entries:
                 raise InvalidFormat(message, structure=_STRUCTURE, offset=entry.offset)
             partition = self.partition(entry.partition)
             extent = Extent(0, length, partition, entry.block * partition.block_size + start)
-            return FileData([extent], entry.size)
+            return ExtentsDevice([extent], entry.size)
         if kind not in (L.SHORT, L.LONG):
             feature = "extended allocation descriptors" if kind == L.EXTENDED else f"allocation descriptors {kind}"
             raise UnsupportedFeature(feature, feature=feature)
-        return FileData(self._extents(entry, entry.data[start : start + length], kind), entry.size)
+        return ExtentsDevice(self._extents(entry, entry.data[start : start + length], kind), entry.size)
 
     def _extents(self, entry: FileEntry, descriptors: bytes, kind: int) -> list[Extent]:
         """One that ends inside a block has it to itself: Linux writes such files, and so it reads them (4/12.1)."""
@@ -221,18 +220,6 @@ class Entries:
             message = f"descriptor {identifier} of {length} bytes"
             raise InvalidFormat(message, structure="allocation extent descriptor", offset=offset)
         return data[L.ALLOCATION_EXTENT_BYTES : L.ALLOCATION_EXTENT_BYTES + length]
-
-
-class FileData(MappedDevice):
-    """The `size` bytes of a file in these extents, which may reach further."""
-
-    def __init__(self, extents: list[Extent], size: int) -> None:
-        self.size = size
-        self._extents = extents
-        self._starts = [extent.start for extent in extents]
-
-    def extent(self, offset: int) -> Extent:
-        return self._extents[bisect_right(self._starts, offset) - 1]
 
 
 def _time_ns(data: bytes) -> int:

@@ -7,9 +7,10 @@ from struct import unpack_from
 from typing import NamedTuple
 
 from guestctl.block import BlockDevice
+from guestctl.block.device import ExtentsDevice
 from guestctl.core.errors import GuestctlError, InvalidFormat, UnsupportedFeature
 from guestctl.disk.filesystems.udf import layout as L
-from guestctl.disk.filesystems.udf.entry import Entries, FileData
+from guestctl.disk.filesystems.udf.entry import Entries
 from guestctl.disk.filesystems.udf.partitions import (
     MetadataPartition,
     Partition,
@@ -228,7 +229,7 @@ class Volume:
             data = self._metadata_file(physical, mirror)
         self.partitions.append(MetadataPartition(self.partitions[physical], data))
 
-    def _metadata_file(self, physical: int, block: int) -> FileData:
+    def _metadata_file(self, physical: int, block: int) -> ExtentsDevice:
         entry = self.entries.read(physical, block)
         if entry.kind not in L.METADATA_TYPES:
             raise InvalidFormat(f"file type {entry.kind}", structure="metadata file", offset=entry.offset)
