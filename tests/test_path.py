@@ -155,6 +155,12 @@ def test_glob(root: guestctl.Path, top: pathlib.Path, pattern: str) -> None:
         assert [path for path in ours if "lost+found" not in path] == sorted(theirs)
 
 
+def test_many_wildcards_are_one() -> None:
+    """Each ``**`` after another would look at everything again."""
+    root = guestctl.Path.on(MemoryFileSystem({"/d" * 50 + "/x": ""}))
+    assert [str(path) for path in root.glob("**/" * 2000 + "x")] == ["/d" * 50 + "/x"]
+
+
 def test_glob_refuses(root: guestctl.Path) -> None:
     for search in (root.glob, root.rglob):
         with pytest.raises(NotImplementedError):

@@ -20,6 +20,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import total_ordering
+from itertools import groupby
 from pathlib import PurePosixPath
 from stat import S_ISBLK, S_ISCHR, S_ISFIFO, S_ISSOCK
 from types import TracebackType
@@ -289,7 +290,8 @@ class Path:
             raise NotImplementedError("Non-relative patterns are unsupported")
         if not pure.parts:
             raise ValueError(f"Unacceptable pattern: {pattern!r}")
-        found = self._select(self._pure, list(pure.parts), directories=pattern.endswith("/"))
+        parts = [head for head, group in groupby(pure.parts) for _ in (group if head != "**" else (head,))]
+        found = self._select(self._pure, parts, directories=pattern.endswith("/"))
         seen: set[PurePosixPath] = set()  # several ** find the same more than once
         for path in found:
             if path not in seen:
