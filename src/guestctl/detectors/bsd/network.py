@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from guestctl.core.types import GuestType
 from guestctl.detectors.bsd.rc_conf import is_true, rc_conf
-from guestctl.detectors.bsd.shell import Values
+from guestctl.detectors.bsd.shell_words import Values
 from guestctl.detectors.linux.network import prefix_of, resolvers
 from guestctl.detectors.linux.reading import names_in, text_of
 from guestctl.detectors.report.network import NetworkInterface

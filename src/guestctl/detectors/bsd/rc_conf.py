@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from guestctl.core.types import GuestType
-from guestctl.detectors.bsd.shell import Values, assigned
+from guestctl.detectors.bsd.shell import assigned
+from guestctl.detectors.bsd.shell_words import Values
 from guestctl.detectors.linux.reading import names_in, text_of
 from guestctl.detectors.system import System
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from guestctl.core.errors import GuestctlError
 from guestctl.core.types import GuestType
 from guestctl.detectors.bsd.rc_conf import directories, is_true, of_service, rc_conf
-from guestctl.detectors.bsd.shell import Values, assigned
+from guestctl.detectors.bsd.shell import assigned
+from guestctl.detectors.bsd.shell_words import Values
 from guestctl.detectors.linux.cron import cron
 from guestctl.detectors.linux.reading import names_in, text_of
 from guestctl.detectors.report.services import Service
@@ -20,6 +21,7 @@ _PERIODIC_FILES = (
     *("/etc/defaults/periodic.conf", "/etc/periodic.conf", "/etc/periodic.conf.local", "/usr/local/etc/periodic.conf"),
 )
 _SWITCH = re.compile(r"\$\{?(\w+_enable)\b|\bcheck_yesno_period (\w+_enable)\b")
+_NAME = re.compile(r"[A-Za-z_]\w*")
 _KEYWORDS = re.compile(r"^# KEYWORDS?:(.*)", re.MULTILINE)
 _NO_SCRIPTS = ("rc.subr", "README")
 _MAX_SCRIPT_BYTES = 8 << 20  # of all
@@ -70,7 +72,8 @@ def _script(system: System, path: str, text: str, script: Values, values: Values
     # FreeBSD's scripts were once to write rcvar=`set_rcvar`, which is the name with _enable.
     usual = name if system.guest.type is GuestType.NETBSD else f"{name}_enable"
     switch = (script["rcvar"] if script["rcvar"] is not None else usual) if "rcvar" in script else ""
-    defaults = assigned(text, own)  # those of the script itself
+    wanted = {word: own[word] for word in set(_NAME.findall(text)) if word in own}
+    defaults = assigned(text, wanted)  # those of the script itself
     if switch:
         value = defaults.get(switch, "")
         start = "unknown" if value is None else "enabled" if is_true(value) else "disabled"
