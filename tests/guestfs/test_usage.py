@@ -215,6 +215,27 @@ def test_a_forked_child_reads_and_closes_without_harm(handle: guestfs.GuestFS) -
     assert handle.checksum("sha256", "/etc/passwd") == expected
 
 
+def test_what_callbacks_do_wrong(capfd: pytest.CaptureFixture[str]) -> None:
+    """As libguestfs's binding: what a callback raises is printed, and the call goes on."""
+    g = guestfs.GuestFS()
+    g.set_event_callback(lambda *_: dict[str, int]()["nothing"], guestfs.EVENT_ENTER)
+    assert g.get_memsize() == 1280
+    g.set_event_callback(lambda *_: g.nr_devices(), guestfs.EVENT_ENTER)
+    with pytest.raises(guestfs.GuestFSError, match="call launch before"):
+        g.list_devices()
+    g.close()
+    assert "KeyError: 'nothing'" in capfd.readouterr().err
+
+
+def test_a_domain_whose_xml_is_none() -> None:
+    class Domain:
+        def XMLDesc(self, flags: int) -> str:
+            return "<domain"
+
+    with guestfs.GuestFS() as g, pytest.raises(guestfs.GuestFSError, match="add_libvirt_dom: the domain's XML: "):
+        g.add_libvirt_dom(Domain())
+
+
 # Bad input
 
 

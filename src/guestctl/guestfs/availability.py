@@ -49,7 +49,7 @@ _GROUPS = {
     "squashfs": False,
     "syslinux": False,
     "wipefs": False,
-    "xfs": False,
+    "xfs": True,
     "xz": True,
     "zerofree": False,
 }

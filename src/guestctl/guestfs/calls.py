@@ -60,7 +60,7 @@ def _call(function: Callable[Concatenate[H, P], R], *, needs_launch: bool) -> Ca
                 self._entered(name, args, kwargs)
                 _check([*args, *kwargs.values()])
                 if needs_launch and not self.is_ready():
-                    raise GuestFSError(_NOT_LAUNCHED)
+                    raise GuestFSError(NOT_LAUNCHED)
                 result = function(self, *args, **kwargs)
             except (GuestctlError, OSError, GuestFSError, NotImplementedError) as error:
                 raise self._failed(as_guestfs_error(name, error)) from error
@@ -88,7 +88,7 @@ def _check(arguments: Iterable[object]) -> None:
             raise GuestFSError(f"{value!r:.100}: out of range", errno.ERANGE)
 
 
-_NOT_LAUNCHED = "call launch before using this function\n(in guestfish, don't forget to use the 'run' command)"
+NOT_LAUNCHED = "call launch before using this function\n(in guestfish, don't forget to use the 'run' command)"
 
 
 def as_guestfs_error(name: str, error: Exception) -> RuntimeError:

@@ -39,7 +39,7 @@ _PARTLY = {
     "remount": "`rw` is refused",
     "tar_out": f"owners are numbers; {_COMPRESSIONS}",
     "tar_out_opts": f"owners are numbers; {_COMPRESSIONS}",
-    "user_cancel": "nothing can be under way",
+    "user_cancel": "does nothing: a call ends before it",
     **dict.fromkeys(("yara_destroy", "yara_load", "yara_scan"), "needs the package yara-python"),
     "zfile": _MAGIC,
 }

@@ -191,10 +191,11 @@ class Drives(Handle):
 
     def close(self) -> None:
         """`shutdown`, and the end of the handle: a method that is called after it raises `ClosedHandle`."""
-        if not self._closed:
-            self.shutdown()
-            self._closed = True
-            self._events.send(EVENT_CLOSE)
+        with self._lock:
+            if not self._closed:
+                self.shutdown()
+                self._closed = True
+                self._events.send(EVENT_CLOSE)
 
     def __enter__(self) -> Self:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 EVENT_CLOSE = 0x0001
@@ -43,6 +44,9 @@ class Events:
     def send(self, event: int, text: str = "", numbers: Sequence[int] = ()) -> None:
         heard = [(number, callback) for number, (callback, events) in self._callbacks.items() if events & event]
         for number, callback in heard:
-            callback(event, number, text, list(numbers))
+            try:
+                callback(event, number, text, list(numbers))
+            except Exception:  # noqa: BLE001  the program's own code: libguestfs's binding prints what it raises, too
+                traceback.print_exc()
         if not heard and event in _PRINTED:
             print(_PRINTED[event] + text, file=sys.stderr)

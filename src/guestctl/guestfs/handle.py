@@ -13,7 +13,7 @@ from typing import IO, Any, NamedTuple, TypeVar
 from guestctl.block import BlockDevice
 from guestctl.disk.filesystem import FileSystem, Identity, Options
 from guestctl.disk.volumes.keys import Keys
-from guestctl.guestfs.calls import GuestFSError
+from guestctl.guestfs.calls import NOT_LAUNCHED, GuestFSError
 from guestctl.guestfs.events import EVENT_ENTER, EVENT_TRACE, Events
 from guestctl.guestfs.mountpoints import Mountpoints
 from guestctl.machine import Machine
@@ -117,7 +117,8 @@ class Handle:
 
     @property
     def _machine(self) -> Machine:
-        assert self._machine_or_none is not None
+        if self._machine_or_none is None:  # the call of a callback, say
+            raise GuestFSError(NOT_LAUNCHED)
         return self._machine_or_none
 
     @property

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from guestctl.core.errors import DetectionError
+
 
 class DomainDisk(NamedTuple):
     """A disk that is a file or a block device of this host."""
@@ -17,7 +19,11 @@ class DomainDisk(NamedTuple):
 def domain_disks(xml: str) -> list[DomainDisk]:
     """The disks in a domain's XML, in order; those that no file or device of this host backs are left out."""
     disks = []
-    for disk in ElementTree.fromstring(xml).iterfind("devices/disk"):
+    try:
+        domain = ElementTree.fromstring(xml)
+    except ElementTree.ParseError as error:
+        raise DetectionError(f"the domain's XML: {error}") from error
+    for disk in domain.iterfind("devices/disk"):
         source, driver = disk.find("source"), disk.find("driver")
         path = source.get("file") or source.get("dev") if source is not None else None
         if path and disk.get("device", "disk") in ("disk", "lun"):
