@@ -281,6 +281,25 @@ def test_a_cell_inside_a_free_one(load: Load) -> None:
         _editor(editor.to_bytes()).delete_key("a")
 
 
+def test_a_key_below_two_others(load: Load) -> None:
+    """Its cell is another's by the time that it is deleted a second time."""
+    editor = _editor(load("hivex-minimal"))
+    editor.create_key(r"a\x")
+    editor.create_key("b")
+    first, second = editor.key("a"), editor.key("b")
+    assert first is not None and second is not None
+    lists = editor._cells.read(first.offset, 32, "key node")
+    editor._cells.write(second.offset, 20, lists[20:24])
+    editor._cells.write(second.offset, 28, lists[28:32])
+    editor = _editor(editor.to_bytes())
+    editor.set_value(r"b\x", "v", 4, bytes(4))
+    editor.delete_key(r"a\x")
+    editor.create_key(r"a\n")
+    editor.delete_key(r"b\x")
+    with pytest.raises(InvalidFormat, match="there is no cell in use"):
+        editor.delete_key(r"a\n")
+
+
 def test_damaged_hives(load: Load) -> None:
     """One byte after the other: an edit works, or it says what is wrong."""
     good = load("hivex-minimal")

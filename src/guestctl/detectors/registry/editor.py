@@ -144,18 +144,19 @@ class HiveEditor:
         if key.offset == self._base.root:
             raise UnsupportedFeature("the root key cannot be deleted", feature="root key")
         parent = self._existing(path.rstrip("\\").rpartition("\\")[0])
-        for one in self._tree(key):
-            self._free_key(one)
-            del self._subkeys[one.offset]
-            self._values.pop(one.offset, None)
-            self._changed.discard(one.offset)
-        below = self._below(parent)
-        del below.names[key.offset]
-        del below.offsets[upper(key.name)]
+        doomed = self._tree(key)
+        if parent.offset in doomed:
+            raise bad("a key below itself", key.offset, "key node")
+        _unlist(self._below(parent), key.offset)
         self._changed.add(parent.offset)
+        for offset, one in doomed.items():
+            self._free_key(one)
+            del self._subkeys[offset]
+            self._values.pop(offset, None)
+            self._changed.discard(offset)
 
-    def _tree(self, key: Key) -> list[Key]:
-        """`key` and all keys below it."""
+    def _tree(self, key: Key) -> dict[int, Key]:
+        """`key` and all keys below it, by the offsets of their cells."""
         found = {key.offset: key}
         pending = [key]
         while pending:
@@ -164,7 +165,7 @@ class HiveEditor:
                     raise bad("a key in two places", child, "key node")
                 found[child] = Key(self._cells, child)
                 pending.append(found[child])
-        return list(found.values())
+        return found
 
     def _free_key(self, key: Key) -> None:
         for value in list(key.values()):
@@ -264,10 +265,10 @@ class HiveEditor:
         """Delete a value of the key at `path`."""
         key = self._existing(path)
         values = self._values_of(key)
-        old = values.offsets.pop(upper(name), None)
+        old = values.offsets.get(upper(name))
         if old is None:
             raise FileNotFoundError(2, "No such value", name)
-        del values.names[old]
+        _unlist(values, old)
         self._write_values(key, list(values.names))
         self._free_value(old)
 
@@ -362,6 +363,12 @@ def _listed(found: Iterable[Key | Value]) -> _Listed:
         listed.names[one.offset] = one.name
         listed.offsets.setdefault(upper(one.name), one.offset)
     return listed
+
+
+def _unlist(listed: _Listed, offset: int) -> None:
+    name = upper(listed.names.pop(offset, ""))
+    if listed.offsets.get(name) == offset:
+        del listed.offsets[name]
 
 
 def _below(path: str, prefix: str) -> str:
