@@ -21,7 +21,8 @@ FREEBSD: Files = {
     "\t\t\t*:$i:*)\n\t\t\t\t;;\n"
     '\t\t\t*)\n\t\t\t\tsourced_files="${sourced_files}:$i:"\n\t\t\t\tif [ -r $i ]; then\n\t\t\t\t\t. $i\n\t\t\t\tfi\n'
     "\t\t\t\t;;\n\t\t\tesac\n\t\tdone\n\t}\nfi\n",
-    "/etc/rc.conf": 'hostname="beastie"\nsshd_enable="YES" # remote\nnginx_enable=YES\ncron_flags="-J 15"\n',
+    "/etc/rc.conf": 'hostname="beastie"\nsshd_enable="YES" # remote\nnginx_enable=YES\nold_enable=YES\n'
+    'cron_flags="-J 15"\n',
     "/etc/rc.conf.d/syslogd": 'syslogd_flags="-ss"\n',
     "/usr/local/etc/rc.conf.d/redis/local": "redis_enable=YES\n",
     "/etc/rc.d/cron": '#!/bin/sh\n#\n#\n\n# PROVIDE: cron\n# REQUIRE: LOGIN FILESYSTEMS\n# KEYWORD: shutdown\n\n'
@@ -43,6 +44,8 @@ FREEBSD: Files = {
     "/usr/local/etc/rc.d/dbus": 'name="dbus"\nrcvar="${name}_enable"\nload_rc_config ${name}\n: ${dbus_enable="YES"}\n',
     "/usr/local/etc/rc.d/redis": 'name="redis"\nrcvar="${name}_enable"\n: ${redis_enable="NO"}\n'
     ': ${redis_user="redis"}\n',
+    "/usr/local/etc/rc.d/old": 'name="old"\nrcvar=old_enable\nold_enable="NO"\nload_rc_config $name\n'
+    'command=/bin/old\n',
     "/etc/crontab": "SHELL=/bin/sh\n#minute\thour\n*/5\t*\t*\t*\t*\troot\t/usr/libexec/atrun\n"
     "1\t3\t*\t*\t*\troot\tperiodic daily\n",
     "/var/cron/tabs/ada": "# DO NOT EDIT\n@daily\tmake -C src\n",
@@ -76,6 +79,7 @@ def test_freebsd() -> None:
         "nginx": ("enabled", "/usr/local/sbin/nginx", ""),
         "dbus": ("enabled", "", ""),
         "redis": ("enabled", "", "redis"),
+        "old": ("enabled", "/bin/old", ""),
         "crontab": ("enabled", "periodic daily", "root"),
         "ada": ("enabled", "make -C src", "ada"),
         "100.clean-disks": ("enabled", "/etc/periodic/daily/100.clean-disks", "root"),

@@ -58,24 +58,29 @@ def _texts(system: System, folders: list[str]) -> Iterator[tuple[str, str]]:
 def _scripts(system: System) -> Iterator[Service]:
     values = rc_conf(system)
     for path, text in _texts(system, directories(system, values)):
-        script = assigned(text)
+        first, loads, rest = text.partition("\nload_rc_config")
+        script = assigned(first)
         if system.guest.type is GuestType.OPENBSD:
             yield _openbsd_script(path, script, values)
         elif script.get("name"):
-            yield _script(system, path, text, script, values)
+            yield _script(system, path, text, (script, loads + rest), values)
 
 
-def _script(system: System, path: str, text: str, script: Values, values: Values) -> Service:
-    """A script of rc.d(8) with its ``rcvar``, which says whether it is started."""
+def _script(system: System, path: str, text: str, parts: tuple[Values, str], values: Values) -> Service:
+    """A script of rc.d(8) with its ``rcvar``, which says whether it is started.
+
+    Of `parts` the first is what it sets before it loads rc.conf, the second what comes then.
+    """
+    script, rest = parts
     name = script["name"] or ""
     own = of_service(system, name, values)
     # FreeBSD's scripts were once to write rcvar=`set_rcvar`, which is the name with _enable.
     usual = name if system.guest.type is GuestType.NETBSD else f"{name}_enable"
     switch = (script["rcvar"] if script["rcvar"] is not None else usual) if "rcvar" in script else ""
-    wanted = {word: own[word] for word in set(_NAME.findall(text)) if word in own}
-    defaults = assigned(text, wanted)  # those of the script itself
+    used = {word: own[word] for word in {switch, *_NAME.findall(text)} if word in own}
+    script = assigned(rest, {**script, **used})
     if switch:
-        value = defaults.get(switch, "")
+        value = script.get(switch, "")
         start = "unknown" if value is None else "enabled" if is_true(value) else "disabled"
     else:
         start = "static"
@@ -87,7 +92,7 @@ def _script(system: System, path: str, text: str, script: Values, values: Values
         start=start,
         description=script.get("desc") or "",
         command=" ".join(filter(None, (script.get("command"), own.get(f"{name}_flags")))),
-        account=defaults.get(f"{name}_user") or "",
+        account=own.get(f"{name}_user") or script.get(f"{name}_user") or "",
         source=path,
     )
 

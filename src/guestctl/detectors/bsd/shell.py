@@ -89,8 +89,9 @@ def _run(words: list[Word], values: ChainMap[str, str | None], sure: bool) -> bo
             break
         name, _, value = word.text.partition("=")
         changes.append((name, value if word.known else None))
-    command, *arguments = words[first + len(changes) :] or [Word("", True, True)]
-    sure = sure and command.known  # there may be none
+    rest = words[first + len(changes) :]
+    command, *arguments = rest or [Word("", True, True)]
+    sure = sure and (not rest or (command.known and command.text != ""))  # else there may be none
     if command.text in _SPECIAL_COMMANDS and not all(_IS_NAME.match(word.text) for word in arguments if word.known):
         return not sure  # the shell ends
     if command.text in ("export", "readonly"):
