@@ -236,6 +236,32 @@ def test_a_domain_whose_xml_is_none() -> None:
         g.add_libvirt_dom(Domain())
 
 
+def test_the_end_of_a_handle() -> None:
+    """As libguestfs 1.48: the trace of the close, then the event, and no second close."""
+    heard = []
+    g = guestfs.GuestFS()
+    g.set_trace(True)
+    g.set_event_callback(lambda event, _, text, numbers: heard.append((event, text)), guestfs.EVENT_ALL)
+    g.close()
+    assert heard == [(guestfs.EVENT_TRACE, "close"), (guestfs.EVENT_CLOSE, "")]
+    with pytest.raises(guestfs.ClosedHandle):
+        g.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("set_memsize", -1, "too small value for memsize"),
+        ("set_smp", 0, "invalid smp parameter: 0"),
+        ("set_smp", 256, "unsupported number of smp vcpus: 256"),
+        ("set_identifier", "a b!", "identifier must contain only"),
+    ],
+)
+def test_settings_that_libguestfs_refuses(name: str, value: Any, message: str) -> None:
+    with pytest.raises(guestfs.GuestFSError, match=message):
+        getattr(guestfs.GuestFS(), name)(value)
+
+
 # Bad input
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from guestctl.disk.reader import DiskReader
-from guestctl.guestfs.calls import GuestFSError, call, launched
-from guestctl.guestfs.events import EVENT_CLOSE, EVENT_LAUNCH_DONE, EVENT_PROGRESS
+from guestctl.guestfs.calls import ClosedHandle, GuestFSError, call, launched
+from guestctl.guestfs.events import EVENT_CLOSE, EVENT_LAUNCH_DONE, EVENT_PROGRESS, EVENT_TRACE
 from guestctl.guestfs.handle import Drive, Handle
 from guestctl.machine import Machine
 
@@ -176,6 +176,9 @@ class Drives(Handle):
     @call
     def shutdown(self) -> None:
         """Close the drives, and forget them."""
+        self._close_drives()
+
+    def _close_drives(self) -> None:
         self._drives.clear()
         self._mounts.clear()
         self._mountpoints.paths.clear()
@@ -192,16 +195,20 @@ class Drives(Handle):
     def close(self) -> None:
         """`shutdown`, and the end of the handle: a method that is called after it raises `ClosedHandle`."""
         with self._lock:
-            if not self._closed:
-                self.shutdown()
-                self._closed = True
-                self._events.send(EVENT_CLOSE)
+            if self._closed:
+                raise ClosedHandle("GuestFS: method called on closed handle")
+            if self._settings.get("trace"):
+                self._events.send(EVENT_TRACE, "close")
+            self._close_drives()
+            self._closed = True
+            self._events.send(EVENT_CLOSE)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.close()
+        if not self._closed:
+            self.close()
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):

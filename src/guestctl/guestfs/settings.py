@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -14,6 +15,8 @@ from guestctl.guestfs.calls import GuestFSError, call
 from guestctl.guestfs.handle import Handle
 
 T = TypeVar("T")
+
+_MIN_MEMSIZE, _MAX_SMP = 256, 255
 
 # Environment variable -> setting, and how its text is read.
 _ENVIRONMENT: dict[str, tuple[str, Callable[[str], Any]]] = {
@@ -44,8 +47,26 @@ def _number(name: str, text: str) -> int:
         raise GuestFSError(f"non-numeric or too small value for {name}", errno.EINVAL) from None
 
 
+def _memsize(value: int) -> None:
+    if value < _MIN_MEMSIZE:
+        raise GuestFSError(f"too small value for memsize (must be at least {_MIN_MEMSIZE})", errno.EINVAL)
+
+
+def _smp(value: int) -> None:
+    if value < 1:
+        raise GuestFSError(f"invalid smp parameter: {value}", errno.EINVAL)
+    if value > _MAX_SMP:
+        raise GuestFSError(f"unsupported number of smp vcpus: {value}", errno.EINVAL)
+
+
+def _identifier(value: str) -> None:
+    if not re.fullmatch("[A-Za-z0-9_-]*", value):
+        message = "identifier must contain only alphanumeric characters, underscore or minus sign"
+        raise GuestFSError(message, errno.EINVAL)
+
+
 def _setting(
-    name: str, default: T, argument: str | None = None
+    name: str, default: T, argument: str | None = None, check: Callable[[T], None] | None = None
 ) -> tuple[Callable[[Handle], T], Callable[[Handle, T | None], None]]:
     """``get_NAME`` and ``set_NAME``, whose `argument` is called otherwise where libguestfs calls it so."""
     argument = argument or name.replace("_", "")
@@ -56,8 +77,10 @@ def _setting(
 
     def set(self: Handle, /, *args: T | None, **named: T | None) -> None:
         bound = signature.bind(self, *args, **named)
-        value = bound.arguments[argument]
-        self._settings[name] = default if value is None else value
+        value: T | None = bound.arguments[argument]
+        if value is not None and check is not None:
+            check(value)
+        self._settings[name] = default if value is None else bool(value) if isinstance(default, bool) else value
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     annotation = type(default).__name__
@@ -81,15 +104,15 @@ class Settings(Handle):
     get_cachedir, set_cachedir = _setting("cachedir", "/var/tmp")
     get_direct, set_direct = _setting("direct", False)
     get_hv, set_hv = _setting("hv", "")
-    get_identifier, set_identifier = _setting("identifier", "")
-    get_memsize, set_memsize = _setting("memsize", 1280)
+    get_identifier, set_identifier = _setting("identifier", "", check=_identifier)
+    get_memsize, set_memsize = _setting("memsize", 1280, check=_memsize)
     get_network, set_network = _setting("network", False)
     get_path, set_path = _setting("path", "", "searchpath")
     get_pgroup, set_pgroup = _setting("pgroup", False)
     get_program, set_program = _setting("program", os.path.basename(sys.argv[0] if sys.argv else "python"))
     get_recovery_proc, set_recovery_proc = _setting("recovery_proc", True)
     get_selinux, set_selinux = _setting("selinux", False)
-    get_smp, set_smp = _setting("smp", 1)
+    get_smp, set_smp = _setting("smp", 1, check=_smp)
     get_tmpdir, set_tmpdir = _setting("tmpdir", "/tmp")
     get_trace, set_trace = _setting("trace", False)
     get_verbose, set_verbose = _setting("verbose", False)
