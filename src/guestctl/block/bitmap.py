@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from array import array
 from bisect import bisect_right
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from guestctl.block.device import Buffer
+from guestctl.block.device import BlockDevice, Buffer
 
+_CHUNK_BYTES = 64 << 10  # each bit is a character for a while
 _RUN = re.compile("0+|1+")
 
 
@@ -40,5 +42,22 @@ class BitRuns:
         start = self._ends[index - 1] if index else 0
         return BitRun(start, self._ends[index], self._first ^ bool(index & 1))
 
+    def __iter__(self) -> Iterator[BitRun]:
+        start, is_set = 0, self._first
+        for end in self._ends:
+            yield BitRun(start, end, is_set)
+            start, is_set = end, not is_set
+
     def __len__(self) -> int:
         return len(self._ends)
+
+
+def bit_ranges(
+    bitmap: BlockDevice, count: int, order: Literal["big", "little"], *, is_set: bool
+) -> Iterator[tuple[int, int]]:
+    """(start, end) of the bits that are as `is_set` says, among the first `count`; in chunks, not joined."""
+    for first in range(0, count, _CHUNK_BYTES * 8):
+        bits = min(_CHUNK_BYTES * 8, count - first)
+        for run in BitRuns(bitmap.read(first // 8, -(-bits // 8)), bits, order):
+            if run.is_set == is_set:
+                yield first + run.start, first + run.end

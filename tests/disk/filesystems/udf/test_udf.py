@@ -5,12 +5,13 @@ from __future__ import annotations
 import binascii
 import lzma
 import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from conftest import Run
-from guestctl.block import MemoryDevice
+from guestctl.block import FileDevice, MemoryDevice
 from guestctl.core.errors import ChecksumMismatch, GuestctlError, InvalidFormat, UnsupportedFeature
 from guestctl.disk import FileSystem
 from guestctl.disk.filesystem import Options
@@ -85,6 +86,20 @@ def test_free_ranges(filled: bytes) -> None:
     with FileSystem.detect(MemoryDevice(data)) as filesystem:
         after = [filesystem.read_bytes(path) for path, _, status in filesystem.find("/") if status.is_file()]
     assert after == before
+
+
+def test_memory_of_large_volumes(run: Run, tmp_path: Path) -> None:
+    """128 million blocks, whose bitmap has 16 MiB."""
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(64 << 30)
+    run("mkudffs", "-b", "512", "-m", "hd", image)
+    with FileDevice.open(image) as device, FileSystem.detect(device) as filesystem:
+        tracemalloc.start()
+        free = sum(length for _, length in filesystem.free_ranges())
+        assert free == filesystem.usage().available > 63 << 30
+        assert tracemalloc.get_traced_memory()[1] < 24 << 20
+        tracemalloc.stop()
 
 
 def test_reserve_sequence_and_last_anchor(filled: bytes) -> None:

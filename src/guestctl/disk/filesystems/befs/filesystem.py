@@ -8,7 +8,8 @@ import stat
 from collections.abc import Iterator
 
 from guestctl.block import BlockDevice
-from guestctl.block.bitmap import BitRuns
+from guestctl.block.bitmap import bit_ranges
+from guestctl.block.device import SliceDevice
 from guestctl.core.errors import InvalidFormat, UnsupportedFeature
 from guestctl.disk.filesystem import FileSystem, Options, Usage
 from guestctl.disk.filesystems.befs.directory import Tree
@@ -50,19 +51,12 @@ class BefsFileSystem(FileSystem[int]):
             raise UnsupportedFeature("the free blocks of a big-endian BFS", feature="free blocks")
         if self.size > self._device.size:
             raise UnsupportedFeature("the free blocks of a volume that is cut off", feature="free blocks")
-        bits_of_chunk = self.block_size * 8
-        if (1 << self._superblock.group_shift) % bits_of_chunk:  # then there is room between the groups' bitmaps
+        # With room between the groups' bitmaps they are not one.
+        if (1 << self._superblock.group_shift) % (self.block_size * 8):
             raise UnsupportedFeature("allocation groups that do not fill their bitmaps", feature="free blocks")
-        for start in range(0, self._superblock.blocks, bits_of_chunk):
-            bits = min(bits_of_chunk, self._superblock.blocks - start)
-            place = (_BITMAP_BLOCK + start // bits_of_chunk) * self.block_size
-            runs = BitRuns(self._device.read(place, self.block_size), bits, "little")
-            at = 0
-            while at < bits:
-                run = runs.at(at)
-                if not run.is_set:
-                    yield (start + run.start) * self.block_size, (run.end - run.start) * self.block_size
-                at = run.end
+        bitmap = SliceDevice(self._device, _BITMAP_BLOCK * self.block_size, self.size)
+        for start, end in bit_ranges(bitmap, self._superblock.blocks, "little", is_set=False):
+            yield start * self.block_size, (end - start) * self.block_size
 
     def _inode(self, node: int, kind: int, error: int) -> Inode:
         inode = self._inodes.read(node)

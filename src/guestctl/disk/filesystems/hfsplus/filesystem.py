@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from guestctl.block import BlockDevice, Overlay
-from guestctl.block.bitmap import BitRuns
+from guestctl.block.bitmap import bit_ranges
 from guestctl.core.errors import GuestctlError, InvalidFormat, UnsupportedFeature
 from guestctl.disk.filesystem import FileSystem, Identity, Options, Usage
 from guestctl.disk.filesystems.hfsplus import layout as L
@@ -25,7 +25,6 @@ from guestctl.disk.stat import PlainStat
 
 _MAX_TARGET_BYTES = 64 << 10
 _MAX_CACHED_NAMES = 1 << 17
-_BITMAP_CHUNK_BYTES = 64 << 10
 _LINUX_BLOCK_BYTES = 4096  # in which Linux counts what files take, where the volume's blocks are not smaller
 
 
@@ -76,16 +75,8 @@ class HfsPlusFileSystem(FileSystem[int]):
         fork = self._forks.open(self._header.fork(L.ALLOCATION_FORK), L.ALLOCATION_FILE)
         if fork.size * 8 < self._header.blocks:
             raise InvalidFormat(f"{fork.size} bytes", structure="allocation file", offset=0)
-        for start in range(0, -(-self._header.blocks // 8), _BITMAP_CHUNK_BYTES):
-            data = fork.read(start, min(_BITMAP_CHUNK_BYTES, fork.size - start))
-            bits = min(len(data) * 8, self._header.blocks - start * 8)
-            runs = BitRuns(data, bits, "big")
-            at = 0
-            while at < bits:
-                run = runs.at(at)
-                if not run.is_set:
-                    yield (start * 8 + run.start) * self.block_size, (run.end - run.start) * self.block_size
-                at = run.end
+        for start, end in bit_ranges(fork, self._header.blocks, "big", is_set=False):
+            yield start * self.block_size, (end - start) * self.block_size
 
     def close(self) -> None:
         if isinstance(self._header.device, Overlay):  # of the journal

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from guestctl.block import BlockDevice
-from guestctl.block.bitmap import BitRuns
+from guestctl.block.bitmap import bit_ranges
 from guestctl.core.errors import InvalidFormat, UnsupportedFeature
 from guestctl.disk.filesystem import FileSystem, Options, Usage
 from guestctl.disk.filesystems.udf.directory import link_target, parse_identifiers
@@ -70,7 +70,8 @@ class UdfFileSystem(FileSystem[int]):
             free = volume.integrity.free[index]
         if free in (0, _NO_FREE_COUNT):
             found = volume.free_bitmap(index)
-            free = int.from_bytes(found[0], "little").bit_count() if found else 0
+            parts = found[0].buffers(0, found[0].size) if found else ()
+            free = sum(int.from_bytes(part, "little").bit_count() for part in parts)
         return min(free, volume.main_descriptor().blocks)
 
     def free_ranges(self) -> Iterator[tuple[int, int]]:
@@ -85,13 +86,8 @@ class UdfFileSystem(FileSystem[int]):
                 raise UnsupportedFeature("the free blocks of this kind of partition", feature="free blocks")
             bitmap, bits = found
             bits = min(bits, partition.size // self.block_size)
-            runs = BitRuns(bitmap, bits, "little") if bits else None
-            at = 0
-            while runs is not None and at < bits:
-                run = runs.at(at)
-                if run.is_set:
-                    yield partition.start + run.start * self.block_size, (run.end - run.start) * self.block_size
-                at = run.end
+            for start, end in bit_ranges(bitmap, bits, "little", is_set=True):
+                yield partition.start + start * self.block_size, (end - start) * self.block_size
 
     # Nodes
 

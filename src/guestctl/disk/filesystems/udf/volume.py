@@ -7,7 +7,7 @@ from struct import unpack_from
 from typing import NamedTuple
 
 from guestctl.block import BlockDevice
-from guestctl.block.device import ExtentsDevice
+from guestctl.block.device import ExtentsDevice, SliceDevice
 from guestctl.core.errors import GuestctlError, InvalidFormat, UnsupportedFeature
 from guestctl.disk.filesystems.udf import layout as L
 from guestctl.disk.filesystems.udf.entry import Entries
@@ -24,6 +24,7 @@ from guestctl.disk.filesystems.udf.tag import check_tag
 _MAX_BLOCKS = 1024  # of descriptors in a sequence
 _MAX_POINTERS = 64  # from one part of a sequence to the next; as Linux has it
 _MAX_TABLE_BYTES = 4 << 20  # a virtual allocation table of a million entries; no write-once disc holds more files
+_MAX_CRC_BYTES = 0xFFFF
 _VAT_PLACES = 4  # from the last block backwards
 _LOGICAL = "logical volume descriptor"
 
@@ -266,7 +267,7 @@ class Volume:
         """The descriptor of the partition that the file set is in."""
         return self._descriptors[self.numbers[self.main_partition]]
 
-    def free_bitmap(self, index: int) -> tuple[bytes, int] | None:
+    def free_bitmap(self, index: int) -> tuple[BlockDevice, int] | None:
         """The bitmap of a partition's unallocated blocks, whose bits are set, and the count of its bits."""
         length, block = self._descriptors[self.numbers[index]].bitmap
         length &= L.EXTENT_LENGTH_MASK
@@ -276,12 +277,12 @@ class Volume:
             return None
         if offset + length > partition.size or length < L.BITMAP.size:
             raise InvalidFormat(f"{length} bytes at block {block}", structure="space bitmap", offset=offset)
-        data = bytes(partition.read(offset, length))
+        data = bytes(partition.read(offset, min(length, L.TAG_BYTES + _MAX_CRC_BYTES)))
         identifier = check_tag(data, partition.start + offset, block, verify=self._verify)
         bits, count = L.BITMAP.unpack_from(data)
-        if identifier != L.SPACE_BITMAP or L.BITMAP.size + count > len(data) or bits > count * 8:
+        if identifier != L.SPACE_BITMAP or L.BITMAP.size + count > length or bits > count * 8:
             raise InvalidFormat(f"{bits} bits", structure="space bitmap", offset=partition.start + offset)
-        return data[L.BITMAP.size : L.BITMAP.size + count], bits
+        return SliceDevice(partition, offset + L.BITMAP.size, count), bits
 
 
 def open_volume(device: BlockDevice, *, verify: bool) -> Volume:
