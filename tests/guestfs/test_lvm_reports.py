@@ -118,6 +118,16 @@ def test_two_groups_of_one_name(tmp_path: Path) -> None:
                 getattr(handle, name)("vg")
 
 
+def test_a_physical_volume_is_missing(tmp_path: Path) -> None:
+    """As libguestfs 1.48 gives it, but that a mirror is read from the leg that there is."""
+    with _handle(tmp_path, *volume_images.images("lvm-mirror")[1:]) as handle:
+        volumes = [(table["pv_name"], table["pv_attr"], table["dev_size"]) for table in handle.pvs_full()]
+        assert volumes == [("[unknown]", "a-m", 0), ("/dev/sda", "a--", 10485760), ("/dev/sdb", "a--", 10485760)]
+        assert [table["vg_attr"] for table in handle.vgs_full()] == ["wz-pn-"]
+        attributes = [table["lv_attr"] for table in handle.lvs_full()]
+        assert attributes == ["mwi-a-m-p-", "mwi-a-m-p-", "-wi-----p-", "owi---s-p-", "swi---s-p-"]
+
+
 def test_damaged_metadata_give_reports_or_errors(tmp_path: Path) -> None:
     """Words of the text changed, with its checksum put right, so that they reach the reports."""
     from guestctl.disk.volumes.lvm2 import physical

@@ -5,7 +5,7 @@ What only a running kernel knows is missing: device numbers are -1, percentages 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -45,14 +45,15 @@ class LvmReports(Volumes):
     @launched
     def pvs_full(self) -> list[dict[str, Any]]:
         """A table for each physical volume: those of each group, then those of none. `pv_uuid` has no hyphens."""
-        left = {volume.uuid: volume for volume in self._physical_volumes()}
+        volumes = {volume.uuid: volume for volume in self._physical_volumes()}
         found = []
+        orphans = dict(volumes)
         for group in self._groups():
-            relations = _Relations(group)
+            relations = _Relations(group, volumes)
             for key, uuid in group.physical_uuids.items():
-                if uuid in left:
-                    found.append(_physical(left.pop(uuid), group, key, relations.allocated[key]))
-        return found + [_orphan(volume) for volume in left.values()]
+                orphans.pop(uuid, None)
+                found.append(_physical(volumes.get(uuid), group, key, relations.allocated[key]))
+        return found + [_orphan(volume) for volume in orphans.values()]
 
     @launched
     def vgs_full(self) -> list[dict[str, Any]]:
@@ -66,11 +67,12 @@ class LvmReports(Volumes):
         devices = self._machine.devices
         used = {parent for device in devices for parent in self._machine.parents(device)}
         used |= {mountable for mountable, _ in self._mounts.values()}
+        volumes = {volume.uuid: volume for volume in self._physical_volumes()}
         found = []
         assembled: dict[str, VolumeGroup] = {}  # of groups of the same name the first is
         for group in self._groups():
             active = devices if assembled.setdefault(group.name, group) is group else {}
-            relations = _Relations(group)
+            relations = _Relations(group, volumes)
             found += [_logical(relations, name, active, used) for name in relations.listed()]
         return found
 
@@ -83,7 +85,7 @@ class LvmReports(Volumes):
 class _Relations:
     """What the logical volumes of a group are to each other."""
 
-    def __init__(self, group: VolumeGroup) -> None:
+    def __init__(self, group: VolumeGroup, present: Container[str]) -> None:
         self.group = group
         segments = list(_segments(group))
         self.snapshots = [segment for segment in segments if _kind(segment) == "snapshot"]
@@ -98,6 +100,21 @@ class _Relations:
                 share = segment.number("extent_count") // max(segment.number(parts, 1), 1)
                 for leg in legs:
                     self.allocated[leg] += share
+        self.partial = self._partial([key for key, uuid in group.physical_uuids.items() if uuid not in present])
+
+    def _partial(self, missing: list[str]) -> set[str]:
+        """The volumes that lie on what is missing."""
+        users: defaultdict[str, set[str]] = defaultdict(set)
+        for name, section in self.group.logical_volumes.items():
+            for segment in _parts(section):
+                for below in _below(segment):
+                    users[below].add(name)
+        found: set[str] = set()
+        while missing:
+            fresh = users[missing.pop()] - found
+            found |= fresh
+            missing += fresh
+        return found
 
     def listed(self) -> list[str]:
         """The volumes that users see, pools and the stores of snapshots among them."""
@@ -111,7 +128,21 @@ class _Relations:
 
 def _segments(group: VolumeGroup) -> Iterator[Section]:
     for section in group.logical_volumes.values():
-        yield from (part for key, part in section.items() if key.startswith("segment") and isinstance(part, Section))
+        yield from _parts(section)
+
+
+def _parts(section: Section) -> Iterator[Section]:
+    yield from (part for key, part in section.items() if key.startswith("segment") and isinstance(part, Section))
+
+
+def _below(segment: Section) -> Iterator[str]:
+    """The names of what a segment lies on."""
+    for key in ("stripes", "mirrors", "raids", "raid0_lvs"):
+        yield from map(str, segment.list(key) if key in segment else ())
+    for key in ("mirror_log", "thin_pool", "external_origin", "metadata", "data", "pool", "cache_pool"):
+        yield str(segment.get(key))
+    if _kind(segment) == "cache":
+        yield str(segment.get("origin"))
 
 
 def _kind(segment: Section) -> str:
@@ -166,7 +197,7 @@ def _attributes(relations: _Relations, name: str, active: Mapping[str, object], 
             "o" if is_active and (path in used or name in relations.used_pools) else "-",
             "s" if name in relations.stores or name in relations.origins else kind.target if kind else "-",
             "z" if zeroes else "-",
-            "-",
+            "p" if name in relations.partial else "-",
             "k" if relations.group.skips_activation(name) else "-",
         )
     )
@@ -193,25 +224,28 @@ def _bracketed(group: VolumeGroup, name: object) -> str:
     return name if section is not None and "VISIBLE" in section.list("status") else f"[{name}]"
 
 
-def _physical(volume: PhysicalVolume, group: VolumeGroup, key: str, allocated: int) -> dict[str, Any]:
+def _physical(volume: PhysicalVolume | None, group: VolumeGroup, key: str, allocated: int) -> dict[str, Any]:
     section = group.physical(key)
     count = section.number("pe_count")
+    areas = volume.areas if volume else ()
     exported = "EXPORTED" in group.section.list("status")
     return {
-        "pv_name": volume.name,
-        "pv_uuid": _compact(volume.uuid),
+        "pv_name": volume.name if volume else "[unknown]",
+        "pv_uuid": _compact(section.text("id")),
         "pv_fmt": "lvm2",
         "pv_size": group.bytes(count),
-        "dev_size": volume.device.size,
+        "dev_size": volume.device.size if volume else 0,
         "pv_free": group.bytes(max(count - allocated, 0)),
         "pv_used": group.bytes(allocated),
-        "pv_attr": ("a" if "ALLOCATABLE" in section.list("status") else "u") + ("x-" if exported else "--"),
+        "pv_attr": ("a" if "ALLOCATABLE" in section.list("status") else "u")
+        + ("x" if exported else "-")
+        + ("-" if volume else "m"),
         "pv_pe_count": count,
         "pv_pe_alloc_count": allocated,
         "pv_tags": _tags(section),
         "pe_start": section.number("pe_start") * _SECTOR_BYTES,
-        "pv_mda_count": len(volume.areas),
-        "pv_mda_free": min((area.free for area in volume.areas), default=0),
+        "pv_mda_count": len(areas),
+        "pv_mda_free": min((area.free for area in areas), default=0),
     }
 
 
@@ -240,7 +274,7 @@ def _group(group: VolumeGroup, volumes: dict[str, PhysicalVolume]) -> dict[str, 
     members = [volumes.get(uuid) for uuid in group.physical_uuids.values()]
     areas = [area for volume in members if volume for area in volume.areas]
     count = sum(section.number("pe_count") for section in group.physical_volumes.values())
-    relations = _Relations(group)
+    relations = _Relations(group, volumes)
     free = max(count - sum(relations.allocated[key] for key in group.physical_volumes), 0)
     attributes = (
         "w" if "WRITE" in status else "r",
