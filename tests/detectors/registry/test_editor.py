@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from guestctl.block import MemoryDevice
+from guestctl.block import BlockDevice, MemoryDevice
 from guestctl.core.errors import GuestctlError, InvalidFormat, UnsupportedFeature
 from guestctl.detectors.registry import Hive
 from guestctl.detectors.registry.editor import HiveEditor
@@ -279,6 +279,22 @@ def test_a_cell_inside_a_free_one(load: Load) -> None:
     editor._cells.write(place, 48, inside.to_bytes(4, "little"))  # the class name
     with pytest.raises(InvalidFormat, match="there is no cell in use"):
         _editor(editor.to_bytes()).delete_key("a")
+
+
+def test_a_hive_in_a_large_file(load: Load) -> None:
+    """What is behind the hive bins does not count."""
+
+    class Large(BlockDevice):
+        size = 1 << 50
+
+        def read(self, offset: int, length: int) -> bytes:
+            assert length < 1 << 30
+            return raw[offset : offset + length].ljust(length, b"\0")
+
+    raw = load("hivex-minimal")
+    editor = HiveEditor(Hive(Large()))
+    editor.create_key("a")
+    assert len(editor.to_bytes()) <= len(raw) + 4096
 
 
 def test_a_key_below_two_others(load: Load) -> None:

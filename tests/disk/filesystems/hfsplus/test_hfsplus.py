@@ -288,6 +288,17 @@ def test_compressed_without_end() -> None:
     assert zeros.longest < 1 << 20
 
 
+def test_attributes_of_a_file_together(filled: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FileSystem.detect(MemoryDevice(filled)) as filesystem:
+        found = ((path, filesystem.node_xattrs(node)) for path, node, _ in filesystem.find("/"))
+        path, xattrs = next((path, xattrs) for path, xattrs in found if len(xattrs) > 2)
+        sizes = [len(value) for name, value in xattrs.items() if name != "osx.com.apple.FinderInfo"]
+        assert len(sizes) > 1
+        monkeypatch.setattr("guestctl.disk.filesystems.hfsplus.attributes._MAX_VALUE_BYTES", sum(sizes) - 1)
+        with pytest.raises(InvalidFormat, match="values of more than"):
+            filesystem.xattrs(path)
+
+
 def test_leaves_in_a_circle(filled: bytes) -> None:
     """They are found by the second time, however many nodes the tree is said to have."""
     with FileSystem.detect(MemoryDevice(filled)) as filesystem:
