@@ -234,6 +234,14 @@ def test_many_keys_and_values_of_one_key(load: Load) -> None:
     assert time.process_time() - before < 20
 
 
+def test_what_a_key_shows_is_up_to_date(load: Load) -> None:
+    editor = _editor(load("hivex-minimal"))
+    editor.create_key(r"a\b\c")
+    for key in (editor.create_key("a"), editor.key("a"), editor.root.subkey("a")):
+        assert key is not None
+        assert [(one.name, [below.name for below in one.subkeys()]) for one in key.subkeys()] == [("b", ["c"])]
+
+
 def test_names_are_compared_unit_by_unit(load: Load) -> None:
     """Windows knows no letter whose upper case is two; and it hashes UTF-16 code units (37 times, plus the next)."""
     editor = _editor(load("hivex-minimal"))

@@ -105,6 +105,11 @@ class HiveEditor:
 
     def create_key(self, path: str) -> Key:
         """The key at `path`, which is added, with those above it, where there is none."""
+        if self._find(path) is not None:  # there may be new ones below it
+            self._write_lists()
+        return self._create(path)
+
+    def _create(self, path: str) -> Key:
         names = list(filter(None, path.split("\\")))
         if len(names) > MAX_DEPTH:
             raise UnsupportedFeature(f"{len(names)} keys one below the other", feature="depth of keys")
@@ -318,7 +323,7 @@ class HiveEditor:
             if change.delete and self._find(path) is None:
                 continue
             if change.name is None and not change.delete:
-                self.create_key(path)
+                self._create(path)
             elif change.name is None:
                 self.delete_key(path)
             elif not change.delete:
