@@ -148,11 +148,17 @@ def _subset(theirs: Answer, ours: Answer) -> bool:
     return "value" in theirs and {"DEVNAME", "uuid"} & ours["value"].keys() and {**known, **ours["value"]} == known
 
 
+def _same_members(theirs: Answer, ours: Answer) -> bool:
+    """The kernel has them in the order in which it found them."""
+    return "value" in theirs and sorted(theirs["value"], key=lambda one: str(one["mdstat_index"])) == ours["value"]
+
+
 # blkid's library gives more about what it finds than who it is, and mdadm about the members. A logical volume that was
 # named /dev/mapper/VG-LV is called so there.
 _KNOWN = {
     "blkid": lambda theirs, ours: _subset(theirs, ours) or "/dev/mapper/vg-root" in str(theirs),
     "md_detail": _subset,
+    "md_stat": _same_members,
 }
 
 
