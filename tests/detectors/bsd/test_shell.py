@@ -33,6 +33,7 @@ TEXTS = [
     "\\\na=1\\\n2\nb=\"$\" c=$ d=a$ e='$'\n",
     'a="#no" b=x"y"\'z\'w c=""\'\'\n',
     "a=1 && :\n: || b=2\n",
+    "a=1 :\nb=1 unset c\nd=1 unset d\ne=1 true\nf=1 export g=2\n",
     "a=YES\r\nb=x\x0by\fz c=\u00a0\u2028\x85 d=1\n",
     # the end of OpenBSD's etc/rc.conf 1.172
     'spamd_flags=NO\t\t# for normal use: "" and see spamd(8)\npf=YES\t\t\t# Packet filter / NAT\npkg_scripts=\n\n'

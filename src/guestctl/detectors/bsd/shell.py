@@ -20,6 +20,8 @@ _OPENERS = set(_ENDS.values())
 _RESERVED = {*_ENDS, *_OPENERS, "then", "else", "elif", "while", "until", "!"}  # a command may follow
 _FUNCTION = "function"  # whose body comes
 _SPECIAL_COMMANDS = ("export", "readonly", "unset")
+# After the special built-in utilities, assignments before them stay.
+_KEEPING = {":", ".", "break", "continue", "eval", "exec", "exit", "return", "set", "shift", "times", "trap"}
 _IS_NAME = re.compile(r"-[fpv]$|[A-Za-z_]\w*(?:=|$)")
 _MAX_DEPTH = 256  # of compound commands
 
@@ -98,12 +100,14 @@ def _run(words: list[Word], values: ChainMap[str, str | None], sure: bool) -> bo
         matches = [(_ASSIGNMENT.fullmatch(word.text), word.known) for word in arguments]
         changes += [(match[1], match[2] if known else None) for match, known in matches if match]
     elif command.text == "unset" and sure:
-        for word in arguments:
-            for part in values.maps:
-                part.pop(word.text, None)
+        names = {word.text for word in arguments}
+        changes = [(name, value) for name, value in changes if name not in names]
+        for part in values.maps:
+            for name in names & part.keys():
+                del part[name]
     elif command.text == "unset":
-        changes = [(word.text, None) for word in arguments]
-    elif command.text and command.known:
+        changes += [(word.text, None) for word in arguments]
+    elif command.text and command.known and command.text not in _KEEPING:
         changes = []  # they are the command's alone
     changes += [word.assigns for word in words if word.assigns]
     values.update({name: value if sure else None for name, value in changes})

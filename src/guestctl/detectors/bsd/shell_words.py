@@ -123,7 +123,7 @@ class Reader:
                 break
             else:
                 piece = self._take(_PLAIN)
-                known = known and not re.search("[=:]~", piece)
+                known = known and not ("~" in piece and re.search("[=:]~", piece))
             size += len(piece or "")
             fits = size <= min(_MAX_VALUE, self._left)
             known = known and piece is not None and fits
