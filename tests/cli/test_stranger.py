@@ -190,6 +190,7 @@ def test_interrupt(argv: tuple[str, ...], run: Run, tmp_path: Path) -> None:
         stream.truncate(200 << 30)
     run("mke2fs", "-q", "-t", "ext4", "-d", source, image, "64M")
     more = ("/",) if argv[0] == "hash" else ("/", os.devnull)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and what they start
     with subprocess.Popen(
         [*_GUESTCTL, *argv, image, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
