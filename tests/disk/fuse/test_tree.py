@@ -22,7 +22,7 @@ from tree_filesystem import Node, TreeFileSystem, directory, file, link
 
 _MAX_SECONDS = 5
 _MAX_PATHS = 400
-_ERRORS = {errno.EIO, errno.ENOENT, errno.ENODATA, errno.EINVAL, errno.ENOTDIR}
+_ERRORS = {errno.EIO, errno.ENOENT, errno.ENODATA, errno.EINVAL, errno.ENOTDIR, errno.ENXIO}
 
 
 class Broken(MemoryDevice):
