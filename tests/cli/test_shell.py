@@ -75,6 +75,28 @@ def test_errors(line: str, message: str) -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("", f"guestctl: error: {message}\n", 1)
 
 
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("/none", "guestctl: error: add_drive: /none: No such file or directory"),
+        ("/", "guestctl: error: launch: /: Is a directory"),
+    ],
+)
+def test_images_that_are_none(image: str, message: str) -> None:
+    argv = [sys.executable, "-m", "guestctl", "shell", image, "-c", "version"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.splitlines()) == (1, [message])
+
+
+def test_an_empty_image_and_a_device_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    argv = [sys.executable, "-m", "guestctl", "shell", str(tmp_path / "empty"), "-c", "list-devices"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "/dev/sda\n")
+    done = _run("", "-m", "/dev/sdz1", "-c", "ls /")
+    assert (done.returncode, done.stderr) == (1, "guestctl: error: mount_ro: /dev/sdz1: No such file or directory\n")
+
+
 def test_one_filesystem() -> None:
     assert _run("ls /", "-m", "/dev/sda1").stdout == "EFI\n"
 

@@ -30,6 +30,13 @@ class Session(AbstractContextManager["Session"]):
         self.handle = GuestFS(
             python_return_dict=True, keys=options.keys(), options=Options(ignore_checksums=options.ignore_checksums)
         )
+        try:
+            self._open(image, options)
+        except RuntimeError as error:
+            self.handle.close()
+            raise GuestctlError(str(error)) from error
+
+    def _open(self, image: str, options: TreeOptions) -> None:
         for directory in options.allow_dirs:
             self.handle.set_backend_settings([*self.handle.get_backend_settings(), f"allow_dir={directory}"])
         for path in (image, *options.add):
